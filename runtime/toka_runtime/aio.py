@@ -1,0 +1,47 @@
+"""The one place where tasks are made. Every task has an owner that awaits it or cancels it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+OnFailure = Callable[[str, BaseException], None]
+
+
+class TaskOwner:
+    """Owns tasks that come and go, where a TaskGroup is too strict: one failure must not end its neighbours.
+
+    A task that fails is reported to `on_failure(name, error)` at once; it is never silent.
+    `aclose()` cancels what still runs and waits for it.
+    """
+
+    def __init__(self, on_failure: OnFailure) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._on_failure = on_failure
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(task.get_name(), error)
+
+    async def aclose(self) -> None:
+        """Cancel every task that still runs, and wait until each has ended. Safe to call twice."""
+        current = asyncio.current_task()
+        while tasks := [task for task in self._tasks if task is not current]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
+    """Cancel one task and wait for its end, swallowing only its own cancellation."""
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,70 @@
+"""What a front end holds: one interface, near and far (local, remote, replay, fake). Four methods and a link."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from toka_runtime.protocol.commands import CommandRequest, CommandResult
+from toka_runtime.protocol.events import Envelope
+from toka_runtime.protocol.ids import HostId
+from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.snapshot import FleetState
+
+
+class LinkState(StrEnum):
+    CONNECTING = "connecting"
+    UP = "up"
+    STALE = "stale"
+    DOWN = "down"
+    CLOSED = "closed"
+
+
+class Link(Model):
+    """How the client is connected. A local client is always up until closed."""
+
+    host: HostId
+    state: LinkState
+    since: datetime
+    detail: str = ""
+    """Why it is not up, and when the next try is."""
+    read_only: str = ""
+    """Why commands would be refused ("" when they are not)."""
+
+
+class Resync(Model):
+    """The subscriber fell behind, or the runtime has forgotten: start again from this state. `missed` counts the
+    durable events that this stream will not deliver (they may still be in the log)."""
+
+    state: FleetState
+    missed: int
+
+
+Batch = list[Envelope] | Resync
+
+
+class RuntimeClient(Protocol):
+    host: HostId
+
+    @property
+    def link(self) -> Link: ...
+
+    async def snapshot(self) -> FleetState:
+        """The fleet now. Then call `events(after_seq=state.seq)`: nothing is lost in between."""
+        ...
+
+    def events(self, after_seq: int) -> AsyncIterator[Batch]:
+        """Batches of envelopes in order, durable ones from `after_seq + 1` without a gap, samples between them.
+        Ends when the client is closed. A reader may be slow: MUST events are never dropped silently (see `Resync`)."""
+        ...
+
+    async def send(self, request: CommandRequest) -> CommandResult:
+        """Carry out one command. Never raises for a refused command: the result says so. Sending the same id twice
+        answers the first result."""
+        ...
+
+    async def aclose(self) -> None:
+        """Local: stops the runtime in order, leaving no process. Remote: detaches. Safe to call twice."""
+        ...

@@ -1,0 +1,103 @@
+"""Authority: what was asked (Operation), what was declared (Rights), what was answered (Allowed or Denial).
+
+A denial is a value, not an exception.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from toka_runtime.protocol.ids import CallId
+from toka_runtime.protocol.model import Model
+
+
+class OperationKind(StrEnum):
+    READ = "fs.read"
+    LIST = "fs.list"
+    WRITE = "fs.write"
+    EXECUTE = "process.execute"
+    CONNECT = "network.connect"
+    MODEL = "model.call"
+    TOOL = "tool.call"
+    """A tool that is not offered to this agent at all."""
+
+
+class Layer(StrEnum):
+    """Which layer refused."""
+
+    POLICY = "policy"
+    SANDBOX = "sandbox"
+    PROXY = "proxy"
+    LIMIT = "limit"
+    BUDGET = "budget"
+
+
+class Operation(Model):
+    """One side effect, asked for."""
+
+    kind: OperationKind
+    target: str
+    """Exact: a path relative to the agent's folder (absolute when it lies outside, links resolved), `host:port`, or the
+    command line."""
+    argv: tuple[str, ...] = ()
+    tool: str = ""
+    call: CallId = CallId("")
+
+
+class PathRule(Model):
+    id: str
+    """Stable name shown with each decision, e.g. `filesystem-write:docs/**`."""
+    capability: str
+    glob: str
+    """Relative to the workspace root unless it begins with `/`; `**` crosses folders."""
+
+
+class ExecuteRule(Model):
+    id: str
+    capability: str
+    argv_prefix: tuple[str, ...]
+    """("git",) allows any git; ("cargo", "test") only that subcommand. ("*",) allows any program."""
+
+
+class NetworkRule(Model):
+    id: str
+    capability: str
+    host: str
+    """Exact name or `*.example.com`."""
+    port: int
+
+
+class Rights(Model):
+    """The compiled form of one spec's declared capabilities. Kernel rules, proxy list, tool list and the operator's
+    text are all derived from this one value, so that they can't disagree."""
+
+    read: tuple[PathRule, ...] = ()
+    write: tuple[PathRule, ...] = ()
+    execute: tuple[ExecuteRule, ...] = ()
+    network: tuple[NetworkRule, ...] = ()
+    environment: tuple[str, ...] = ()
+    model: bool = True
+    tools: tuple[str, ...] = ()
+    """Names of the tools that the model is offered."""
+    unknown: tuple[str, ...] = ()
+    """Declared names that no catalogue entry defines: they grant nothing."""
+    text: tuple[str, ...] = ()
+    """One line a right, for people."""
+
+
+class Allowed(Model):
+    rule: str
+    capability: str
+
+
+class Denial(Model):
+    operation: Operation
+    capability: str
+    """The capability that would have allowed it ("" when none would)."""
+    layer: Layer
+    rule: str
+    reason: str
+    hint: str = ""
+
+
+Decision = Allowed | Denial

@@ -1,0 +1,121 @@
+"""Commands: imperative, in. What a front end may ask a runtime; every one is answered by a `CommandResult`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from toka_runtime.protocol.ids import AgentName, CommandId, RunRef
+from toka_runtime.protocol.model import Model
+
+
+class StartAgent(Model):
+    op: Literal["agent.start"] = "agent.start"
+    agent: AgentName
+
+
+class StartFleet(Model):
+    """Start every loaded agent in dependency order."""
+
+    op: Literal["fleet.start"] = "fleet.start"
+
+
+class PauseAgent(Model):
+    op: Literal["agent.pause"] = "agent.pause"
+    target: RunRef
+
+
+class ResumeAgent(Model):
+    op: Literal["agent.resume"] = "agent.resume"
+    target: RunRef
+
+
+class StopAgent(Model):
+    """TERM, grace, then kill."""
+
+    op: Literal["agent.stop"] = "agent.stop"
+    target: RunRef
+    grace_s: float = 5.0
+
+
+class KillAgent(Model):
+    """The whole tree, now."""
+
+    op: Literal["agent.kill"] = "agent.kill"
+    target: RunRef
+
+
+class RestartAgent(Model):
+    op: Literal["agent.restart"] = "agent.restart"
+    target: RunRef
+
+
+class PauseFleet(Model):
+    """Freeze everything in scope at once. `agents` empty: all."""
+
+    op: Literal["fleet.pause"] = "fleet.pause"
+    agents: tuple[AgentName, ...] = ()
+
+
+class ResumeFleet(Model):
+    op: Literal["fleet.resume"] = "fleet.resume"
+    agents: tuple[AgentName, ...] = ()
+
+
+class ReadEvents(Model):
+    """Query: durable envelopes of the log. Answer data: {"events": [...], "more": bool}."""
+
+    op: Literal["events.read"] = "events.read"
+    after_seq: int = 0
+    before_seq: int | None = None
+    agent: AgentName | None = None
+    kinds: tuple[str, ...] = ()
+    limit: int = 1000
+    newest_first: bool = False
+
+
+class ReadDiff(Model):
+    """Query: the git diff of an agent's worktree against its base. Answer data: {"diff": str, "truncated": bool}."""
+
+    op: Literal["agent.diff"] = "agent.diff"
+    agent: AgentName
+    max_bytes: int = 1_000_000
+
+
+Command = Annotated[
+    StartAgent
+    | StartFleet
+    | PauseAgent
+    | ResumeAgent
+    | StopAgent
+    | KillAgent
+    | RestartAgent
+    | PauseFleet
+    | ResumeFleet
+    | ReadEvents
+    | ReadDiff,
+    Field(discriminator="op"),
+]
+
+QUERIES = frozenset({"events.read", "agent.diff"})
+"""They change nothing and are not recorded."""
+
+
+class CommandRequest(Model):
+    id: CommandId
+    actor: str
+    """Who asks: `user@host (console)`, `cli`, a role."""
+    command: Command
+    reason: str = ""
+
+
+class CommandResult(Model):
+    id: CommandId
+    ok: bool
+    code: str = ""
+    """Error code when not ok."""
+    message: str = ""
+    seq: int = 0
+    """Head of the log when it was carried out: the events up to here show its effect."""
+    data: dict[str, Any] = Field(default_factory=dict)

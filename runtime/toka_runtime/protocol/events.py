@@ -1,0 +1,375 @@
+"""Events: what happened, past tense, out. Each kind declares how it is delivered to a slow subscriber.
+
+MUST: never dropped; a subscriber that cannot keep up is resynchronised with a snapshot. LATEST: only the newest per
+(kind, agent) matters. APPEND: text that is merged and bounded, with what was dropped counted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from toka_runtime.protocol.capability import Denial, Rights
+from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
+from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.spec import AgentSpec
+from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
+from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
+
+
+class Delivery(StrEnum):
+    MUST = "must"
+    LATEST = "latest"
+    APPEND = "append"
+
+
+class Event(Model):
+    """Base of all events. Each has a `kind`, the discriminator on the wire."""
+
+    delivery: ClassVar[Delivery] = Delivery.MUST
+    durable: ClassVar[bool] = True
+    """False: shown live but not kept in the log (samples)."""
+
+
+# -- the runtime and its fleet ------------------------------------------------------------------------------------
+
+
+class RuntimeStarted(Event):
+    kind: Literal["runtime.started"] = "runtime.started"
+    epoch: str
+    version: str
+    pid: int
+    workspace: str
+    provider: str
+    """anthropic, rehearsal or replay."""
+    provider_note: str = ""
+    """Shown as a banner when not empty, e.g. that no model is used."""
+    state_dir: str = ""
+
+
+class RuntimeStopped(Event):
+    kind: Literal["runtime.stopped"] = "runtime.stopped"
+    reason: str = ""
+
+
+class Level(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Noticed(Event):
+    """Something an operator should know that is no state change. `code` is stable (see errors.py)."""
+
+    kind: Literal["runtime.noticed"] = "runtime.noticed"
+    level: Level
+    code: str
+    message: str
+    hint: str = ""
+
+
+class HostSampled(Event):
+    kind: Literal["host.sampled"] = "host.sampled"
+    delivery: ClassVar[Delivery] = Delivery.LATEST
+    durable: ClassVar[bool] = False
+    usage: HostUsage
+
+
+class SpecLoaded(Event):
+    """An agent is known; it has not been asked to start. `rights` is what its declared capabilities compile to."""
+
+    kind: Literal["spec.loaded"] = "spec.loaded"
+    spec: AgentSpec
+    rights: Rights
+    conditions: tuple[str, ...] = ()
+    """Conditional task groups that are switched on."""
+
+
+class ProblemView(Model):
+    file: str
+    line: int = 0
+    column: int = 0
+    code: str
+    message: str
+    hint: str = ""
+
+
+class SpecRejected(Event):
+    """A file that could not become an agent: a red row, never silently missing."""
+
+    kind: Literal["spec.rejected"] = "spec.rejected"
+    file: str
+    name: str = ""
+    problems: tuple[ProblemView, ...]
+
+
+# -- one agent ----------------------------------------------------------------------------------------------------
+
+
+class AgentStateChanged(Event):
+    kind: Literal["agent.state_changed"] = "agent.state_changed"
+    before: AgentState
+    after: AgentState
+    reason: StopReason = StopReason.NONE
+    detail: str = ""
+    """A sentence for people; for PAUSED how the stop was confirmed, for SKIPPED which dependency failed."""
+    attempt: int = 1
+
+
+class AgentBlocked(Event):
+    """Why a PENDING agent is not started yet; empty when nothing blocks it any more."""
+
+    kind: Literal["agent.blocked"] = "agent.blocked"
+    blockers: tuple[str, ...]
+
+
+class ProcessStarted(Event):
+    kind: Literal["agent.process_started"] = "agent.process_started"
+    process: ProcessRef
+    worker_pid: int = 0
+    protections: tuple[str, ...] = ()
+    """What confines it, one line each; empty: nothing but its user's rights."""
+
+
+class ProcessEnded(Event):
+    kind: Literal["agent.process_ended"] = "agent.process_ended"
+    process: ProcessRef
+    exit_code: int | None = None
+    """Negative: ended by that signal."""
+    survivors: tuple[int, ...] = ()
+
+
+class AgentSampled(Event):
+    kind: Literal["agent.sampled"] = "agent.sampled"
+    delivery: ClassVar[Delivery] = Delivery.LATEST
+    durable: ClassVar[bool] = False
+    usage: Usage
+
+
+class WorkspaceReady(Event):
+    kind: Literal["agent.workspace_ready"] = "agent.workspace_ready"
+    mode: Literal["worktree", "copy", "in-place"]
+    path: str
+    branch: str = ""
+    base_commit: str = ""
+
+
+class WorkCommitted(Event):
+    kind: Literal["agent.work_committed"] = "agent.work_committed"
+    task: int
+    commit: str
+    files: int
+    insertions: int
+    deletions: int
+
+
+class ReportWritten(Event):
+    kind: Literal["agent.report_written"] = "agent.report_written"
+    channel: str
+    path: str
+
+
+# -- tasks --------------------------------------------------------------------------------------------------------
+
+
+class TaskStateChanged(Event):
+    kind: Literal["task.state_changed"] = "task.state_changed"
+    task: int
+    """Index into the enabled tasks of the run, from 0."""
+    total: int
+    after: TaskState
+    verdict: Verdict = Verdict.NONE
+    attempt: int = 1
+    detail: str = ""
+    """The agent's summary when done, the error when failed."""
+
+
+class Verified(Event):
+    """A verify command was run by the runtime. `subject` is `task 3` or `objective 1`."""
+
+    kind: Literal["task.verified"] = "task.verified"
+    subject: str
+    task: int | None = None
+    objective: int | None = None
+    command: str
+    exit_code: int | None = None
+    verdict: Verdict
+    duration_s: float
+    output_tail: str = ""
+
+
+# -- model, tools, output -----------------------------------------------------------------------------------------
+
+
+class ModelCallStarted(Event):
+    kind: Literal["model.call_started"] = "model.call_started"
+    call: CallId
+    task: int
+    turn: int
+    provider: str
+    model: str
+
+
+class ModelCallRetried(Event):
+    """A try failed before the first content; the next comes after `delay_s`."""
+
+    kind: Literal["model.call_retried"] = "model.call_retried"
+    call: CallId
+    attempt: int
+    delay_s: float
+    code: str
+    message: str
+
+
+class ModelCallEnded(Event):
+    kind: Literal["model.call_ended"] = "model.call_ended"
+    call: CallId
+    task: int
+    turn: int
+    provider: str
+    model: str
+    outcome: Literal["ok", "error", "cancelled"]
+    stop_reason: str = ""
+    request_id: str = ""
+    request_digest: str = ""
+    usage: TokenUsage = TokenUsage()
+    cost_usd: float | None = None
+    """None: unpriced."""
+    duration_s: float
+    first_token_s: float | None = None
+    code: str = ""
+    message: str = ""
+    redactions: int = 0
+
+
+class Stream(StrEnum):
+    MODEL = "model"
+    THINKING = "thinking"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    RUNTIME = "runtime"
+
+
+class OutputAppended(Event):
+    """Text, merged over at most 50–100 ms. `call` is the model or tool call it belongs to."""
+
+    kind: Literal["output.appended"] = "output.appended"
+    delivery: ClassVar[Delivery] = Delivery.APPEND
+    stream: Stream
+    text: str
+    task: int = -1
+    turn: int = 0
+    call: CallId = CallId("")
+    dropped_bytes: int = 0
+    """Bytes left out of this segment because a subscriber or a cap could not hold them."""
+
+
+class ToolCallStarted(Event):
+    kind: Literal["tool.call_started"] = "tool.call_started"
+    call: CallId
+    task: int
+    turn: int
+    tool: str
+    arguments: dict[str, Any]
+    """As asked, long strings cut for show; the journal has the whole."""
+    target: str = ""
+
+
+class ToolCallEnded(Event):
+    kind: Literal["tool.call_ended"] = "tool.call_ended"
+    call: CallId
+    tool: str
+    outcome: Literal["ok", "error", "denied", "cancelled", "unknown"]
+    duration_s: float
+    summary: str = ""
+    """First lines of the result, cut for show."""
+    result_bytes: int = 0
+    result_digest: str = ""
+
+
+class OperationDenied(Event):
+    kind: Literal["operation.denied"] = "operation.denied"
+    denial: Denial
+    task: int = -1
+    count: int = 1
+    """How many equal denials this one stands for (folded, never dropped)."""
+
+
+class OperationAllowed(Event):
+    kind: Literal["operation.allowed"] = "operation.allowed"
+    operation: str
+    target: str
+    tool: str = ""
+    call: CallId = CallId("")
+    rule: str
+    capability: str
+
+
+# -- commands -----------------------------------------------------------------------------------------------------
+
+
+class CommandHandled(Event):
+    """An operator's command was carried out or refused. Recorded whatever the outcome."""
+
+    kind: Literal["command.handled"] = "command.handled"
+    command: CommandId
+    actor: str
+    name: str
+    target: str = ""
+    ok: bool
+    message: str = ""
+    reason: str = ""
+    duration_ms: float = 0.0
+
+
+class UnknownEvent(Event):
+    """A kind that this version does not know: kept whole, shown raw."""
+
+    kind: str
+    body: dict[str, Any] = Field(default_factory=dict)
+
+
+KnownEvent = Annotated[
+    RuntimeStarted
+    | RuntimeStopped
+    | Noticed
+    | HostSampled
+    | SpecLoaded
+    | SpecRejected
+    | AgentStateChanged
+    | AgentBlocked
+    | ProcessStarted
+    | ProcessEnded
+    | AgentSampled
+    | WorkspaceReady
+    | WorkCommitted
+    | ReportWritten
+    | TaskStateChanged
+    | Verified
+    | ModelCallStarted
+    | ModelCallRetried
+    | ModelCallEnded
+    | OutputAppended
+    | ToolCallStarted
+    | ToolCallEnded
+    | OperationDenied
+    | OperationAllowed
+    | CommandHandled,
+    Field(discriminator="kind"),
+]
+
+
+class Envelope(Model):
+    """One event with its place in history. `seq` grows by one within a state folder; samples that are not durable
+    carry the seq of the newest durable event before them and `durable=False`."""
+
+    seq: int
+    at: datetime
+    host: HostId
+    agent: AgentName | None = None
+    run: RunId | None = None
+    durable: bool = True
+    event: KnownEvent | UnknownEvent

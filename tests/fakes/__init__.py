@@ -1,0 +1,1 @@
+"""Fakes for clocks and for the far side of our interfaces."""
