@@ -1,0 +1,127 @@
+"""What the launcher is asked to do: plain values, no mechanism. The same plan will drive kernel confinement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.ids import AgentName, CallId, ProcessRef, RunId
+from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.spec import SandboxMode
+from toka_runtime.protocol.usage import ResourceLimits
+
+
+class SandboxPlan(Model):
+    """Everything that decides how one agent's process tree is built."""
+
+    agent: AgentName
+    run: RunId
+    root: str
+    """Absolute path of the agent's folder: its worktree, copy, or the workspace itself."""
+    rights: Rights
+    limits: ResourceLimits = ResourceLimits()
+    mode: SandboxMode = SandboxMode.REQUIRED
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Built from nothing: exactly what tool processes see."""
+
+
+class ToolRequest(Model):
+    """One tool call that policy has allowed, to be executed in a child process of the agent's tree."""
+
+    call: CallId
+    tool: str
+    arguments: dict[str, Any]
+    """Validated against the tool's schema; paths already resolved by the broker, relative to `root` or absolute."""
+    root: str
+    environment: dict[str, str] = Field(default_factory=dict)
+    timeout_s: float = 120.0
+    output_cap_bytes: int = 64_000
+    """Result text longer than this keeps head and tail, with a digest of the whole."""
+
+
+class ToolOutcome(Model):
+    ok: bool
+    content: str
+    """What the model reads: valid text, capped."""
+    code: str = ""
+    """"" when ok; else e.g. tool.not_found, tool.timeout, tool.exit_status, tool.invalid, tool.crashed, tool.refused."""
+    exit_code: int | None = None
+    result_bytes: int = 0
+    """Size of the whole result before capping."""
+    digest: str = ""
+    """SHA-256 of the whole result."""
+    refused_target: str = ""
+    """Where the kernel or the tool refused an access that policy had allowed: the exact target."""
+
+
+OutputChunk = Callable[[Literal["stdout", "stderr"], bytes], None]
+
+
+class ToolRunner(Protocol):
+    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+        """Run to the end or to the timeout. Cancelling the awaiting task kills the tool's processes.
+        Raises ProcessError when the agent's tree is gone."""
+        ...
+
+
+class StopProof(Model):
+    """How a pause or kill was confirmed."""
+
+    confirmed: bool
+    mechanism: str
+    """`signals` or `cgroup.freeze` …"""
+    processes: int
+    """How many were stopped or killed."""
+    duration_ms: float
+    survivors: tuple[int, ...] = ()
+    """Pids not stopped (pause) or still there (kill)."""
+
+
+class WorkerChannel(Protocol):
+    """Framed messages to and from the worker (JSON objects)."""
+
+    async def send(self, frame: dict[str, Any]) -> None:
+        """Raises ProcessError when the worker is gone."""
+        ...
+
+    async def receive(self) -> dict[str, Any] | None:
+        """None at end of file. Raises ProtocolError on a broken frame."""
+        ...
+
+
+class AgentProcess(ToolRunner, Protocol):
+    """One agent's process tree: a shim (the root, adopts orphans), a worker, and a child for each tool call."""
+
+    process: ProcessRef
+    worker_pid: int
+    protections: tuple[str, ...]
+    channel: WorkerChannel
+
+    async def pause(self) -> StopProof: ...
+
+    async def resume(self) -> StopProof: ...
+
+    async def kill(self) -> StopProof:
+        """The whole tree, now, also while paused; proven empty, survivors named."""
+        ...
+
+    async def terminate(self, grace_s: float) -> StopProof:
+        """SIGTERM to the worker and its tools, then `kill` after the grace."""
+        ...
+
+    async def wait(self) -> int:
+        """The worker's exit code (negative: signal). Returns at once when it has ended."""
+        ...
+
+
+class Launcher(Protocol):
+    async def launch(self, plan: SandboxPlan) -> AgentProcess:
+        """Raises ProcessError or SandboxUnavailable; nothing is left behind then."""
+        ...
+
+    async def aclose(self) -> None:
+        """Kill every tree that it started, prove it, end the fork server."""
+        ...
