@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.protocol.model import Model

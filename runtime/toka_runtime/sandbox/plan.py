@@ -47,7 +47,7 @@ class ToolOutcome(Model):
     content: str
     """What the model reads: valid text, capped."""
     code: str = ""
-    """"" when ok; else e.g. tool.not_found, tool.timeout, tool.exit_status, tool.invalid, tool.crashed, tool.refused."""
+    """"" when ok; else tool.not_found, tool.timeout, tool.exit_status, tool.invalid, tool.crashed, tool.refused …"""
     exit_code: int | None = None
     result_bytes: int = 0
     """Size of the whole result before capping."""
