@@ -1,0 +1,195 @@
+"""The law of imports: who may import whom (statically), and what is really loaded (in a process of its own).
+
+The static half is `lint-imports`; each of its contracts is also broken on purpose, in a copy: each can fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+SCREEN_AND_SDK = {"textual", "anthropic", "asyncssh", "httpx", "httpx2"}
+
+RUN_AND_LIST = """
+import atexit, json, sys
+target, entry = sys.argv[1:3]
+sys.argv = [entry.split(":")[0], *sys.argv[3:]]
+@atexit.register
+def _():
+    with open(target, "w") as out:
+        json.dump(sorted(sys.modules), out)
+module, _, function = entry.partition(":")
+import importlib
+loaded = importlib.import_module(module)
+if function:
+    sys.exit(getattr(loaded, function)())
+"""
+
+
+def modules_loaded_by(tmp_path: Path, entry: str, *arguments: str) -> tuple[int, set[str]]:
+    """Run `module:function` (or import `module`) in a fresh interpreter: exit code, all modules it had at the end."""
+    listing = tmp_path / "modules.json"
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN_AND_LIST, str(listing), entry, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert listing.exists(), f"{entry} was cut off: {ended.stderr}"
+    modules = set(json.loads(listing.read_text()))
+    assert any(name.startswith(entry.partition(":")[0]) for name in modules), ended.stderr
+    return ended.returncode, modules
+
+
+def roots(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["validate", "--help"]], ids=" ".join)
+def test_the_headless_front_end_loads_no_screen_and_no_sdk(tmp_path: Path, arguments: list[str]) -> None:
+    code, modules = modules_loaded_by(tmp_path, "toka_runtime.cli.main:main", *arguments)
+    assert code == 0
+    assert not roots(modules) & SCREEN_AND_SDK
+    assert "toka_runtime.supervisor.supervisor" not in modules, "only `run` and `serve` need the supervisor"
+
+
+def test_validate_loads_no_screen_and_no_sdk(tmp_path: Path, repo_root: Path) -> None:
+    code, modules = modules_loaded_by(
+        tmp_path, "toka_runtime.cli.main:main", "validate", "--json", str(repo_root / "configs/agents")
+    )
+    assert code == 0
+    assert "ruamel" in roots(modules), "it did load specs"
+    assert not roots(modules) & SCREEN_AND_SDK
+
+
+def test_the_console_loads_no_sdk_and_no_engine(tmp_path: Path) -> None:
+    _, modules = modules_loaded_by(tmp_path, "toka_console.app")
+    assert "textual" in modules
+    assert not roots(modules) & {"anthropic", "asyncssh", "httpx", "httpx2"}
+    engine = ("supervisor", "broker", "llm", "sandbox", "limits", "store", "specs", "server", "cli")
+    loaded = {name for name in modules if name.startswith(tuple(f"toka_runtime.{package}." for package in engine))}
+    assert not loaded, "the engine is imported when it is started, not when the first frame is drawn"
+
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    module = importlib.import_module(name)
+    for found in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
+        importlib.import_module(found.name)
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("toka_runtime.worker", ("toka_runtime.worker",)),
+        ("toka_runtime.sandbox.zygote", ("toka_runtime.worker", "toka_runtime.sandbox")),
+    ],
+)
+def test_what_runs_beside_the_model_loads_the_standard_library_only(
+    repo_root: Path, module: str, allowed: tuple[str, ...]
+) -> None:
+    # -I -S: no site-packages at all, so that any other import fails at once.
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", IMPORT_ALL, str(repo_root / "runtime"), module],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    foreign = {
+        name
+        for name in json.loads(ended.stdout)
+        if name.partition(".")[0] not in sys.stdlib_module_names | {"__main__"}
+        and not name.startswith(allowed)
+        and name not in {"toka_runtime", "__editable__"}
+    }
+    assert not foreign
+
+
+@pytest.fixture(scope="module")
+def import_graph() -> grimp.ImportGraph:
+    return grimp.build_graph("toka_runtime", "toka_console", include_external_packages=True, cache_dir=None)
+
+
+@pytest.mark.parametrize("module", ["toka_runtime.worker", "toka_runtime.sandbox.zygote"])
+def test_nor_is_anything_else_written_in_their_sources(import_graph: grimp.ImportGraph, module: str) -> None:
+    """Imports inside functions count too; only the graph of the sources sees those."""
+    reachable = import_graph.find_upstream_modules(module, as_package=True)
+    foreign = {
+        name
+        for name in reachable
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not name.startswith(("toka_runtime.worker", "toka_runtime.sandbox"))
+        and name != "toka_runtime"
+    }
+    assert not foreign
+
+
+def lint_imports(top: Path, *, packages_in: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(packages_in / "runtime"), str(packages_in / "tui")])
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--config", str(top / "pyproject.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=packages_in,
+        env={**os.environ, "PYTHONPATH": path, "NO_COLOR": "1"},
+    )
+
+
+def test_the_contracts_hold(repo_root: Path) -> None:
+    ended = lint_imports(repo_root, packages_in=repo_root)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert " 0 broken" in ended.stdout
+
+
+VIOLATIONS = [
+    ("runtime/toka_runtime/protocol/ids.py", "import toka_runtime.specs", "layers"),
+    ("runtime/toka_runtime/errors.py", "import toka_runtime.paths", "layers"),
+    ("runtime/toka_runtime/broker/__init__.py", "import toka_runtime.supervisor", "layers"),
+    ("runtime/toka_runtime/llm/__init__.py", "import toka_runtime.sandbox", "layers"),
+    ("runtime/toka_runtime/policy/__init__.py", "import toka_runtime.store", "layers"),
+    ("runtime/toka_runtime/novelty.py", "", "layers"),
+    ("tui/toka_console/app.py", "import toka_runtime.supervisor", "The console knows only"),
+    ("tui/toka_console/screens/__init__.py", "def f():\n    import toka_runtime.specs", "The console knows only"),
+    ("runtime/toka_runtime/cli/main.py", "def f():\n    import textual", "that a screen exists"),
+    ("runtime/toka_runtime/server/__init__.py", "import toka_console", "that a screen exists"),
+    ("runtime/toka_runtime/broker/__init__.py", "import anthropic", "model SDK"),
+    ("runtime/toka_runtime/llm/budget.py", "import anthropic", "model SDK"),
+    ("tui/toka_console/app.py", "def f():\n    import anthropic.types", "model SDK"),
+    ("runtime/toka_runtime/worker/__init__.py", "import toka_runtime.errors", "The worker and the fork server"),
+    ("runtime/toka_runtime/worker/__init__.py", "def f():\n    import pydantic", "The worker and the fork server"),
+    ("runtime/toka_runtime/sandbox/zygote.py", "import psutil", "The worker and the fork server"),
+    ("runtime/toka_runtime/protocol/ids.py", "import asyncio", "The protocol is types"),
+]
+
+
+@pytest.mark.parametrize(("file", "line", "contract"), VIOLATIONS)
+def test_each_contract_can_fail(tmp_path: Path, repo_root: Path, file: str, line: str, contract: str) -> None:
+    for folder in ("runtime", "tui"):
+        shutil.copytree(repo_root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    target = tmp_path / file
+    target.write_text((target.read_text() if target.exists() else "") + f"\n{line}\n")
+    ended = lint_imports(repo_root, packages_in=tmp_path)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    broken = [row for row in ended.stdout.splitlines() if row.endswith("BROKEN")]
+    assert any(contract in row for row in broken), ended.stdout
+
+
+def test_no_package_is_called_runtime_or_tui(repo_root: Path) -> None:
+    """With an `__init__.py` there, `import runtime.toka_runtime` works too, and every class exists twice."""
+    assert not (repo_root / "runtime/__init__.py").exists()
+    assert not (repo_root / "tui/__init__.py").exists()
