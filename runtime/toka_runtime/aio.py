@@ -10,6 +10,11 @@ T = TypeVar("T")
 OnFailure = Callable[[str, BaseException], None]
 
 
+def spawn(coroutine: Coroutine[Any, Any, T], *, name: str = "") -> asyncio.Task[T]:
+    """The only place that makes a task. The caller owns it: await it, or `cancel_and_wait`."""
+    return asyncio.get_running_loop().create_task(coroutine, name=name or None)
+
+
 class TaskOwner:
     """Owns tasks that come and go, where a TaskGroup is too strict: one failure must not end its neighbours.
 
@@ -22,7 +27,7 @@ class TaskOwner:
         self._on_failure = on_failure
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        task = spawn(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -39,6 +44,18 @@ class TaskOwner:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+async def see_through(coroutine: Coroutine[Any, Any, T], *, name: str = "") -> T:
+    """The result of work that must not be cut short, whatever happens to the caller: a cancellation of the caller is
+    held back until the work is done, and then dropped (the caller is ending already)."""
+    task = spawn(coroutine, name=name)
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            continue
+    return task.result()
 
 
 async def cancel_and_wait(task: asyncio.Task[Any]) -> None:

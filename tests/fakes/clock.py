@@ -44,12 +44,19 @@ class FakeClock:
 
     async def advance(self, seconds: float) -> None:
         """Move time on, waking every sleeper that is due, in order, and letting each run."""
+        await self._settle()
         target = self._elapsed + seconds
         while self._waiting and self._waiting[0][0] <= target:
             due, _, future = heapq.heappop(self._waiting)
             self._elapsed = max(self._elapsed, due)
             if not future.done():
                 future.set_result(None)
-                await asyncio.sleep(0)
+                await self._settle()
         self._elapsed = target
-        await asyncio.sleep(0)
+        await self._settle()
+
+    @staticmethod
+    async def _settle() -> None:
+        """Let everything that is ready run, a few steps deep, so that it sees the time as it is now."""
+        for _ in range(10):
+            await asyncio.sleep(0)

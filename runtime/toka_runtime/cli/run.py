@@ -1,0 +1,119 @@
+"""`toka-runtime run`: the fleet to its end, without a console."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+from toka_runtime.aio import TaskOwner, cancel_and_wait, spawn
+from toka_runtime.cli.exit_codes import ExitCode
+from toka_runtime.cli.narration import Narrator, choose_narrator
+from toka_runtime.cli.validate import print_problems
+from toka_runtime.client.base import Resync
+from toka_runtime.client.local import LocalClient, LocalOptions, load_specs, open_local
+from toka_runtime.protocol.commands import CommandRequest, StartFleet
+from toka_runtime.protocol.ids import new_command_id
+from toka_runtime.protocol.states import AgentState
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="spec files or folders (default: the shipped fleet)"
+    )
+    parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder the agents work on (default: a sample)")
+    parser.add_argument("--provider", default="", help="anthropic, rehearsal, or replay:FILE")
+    parser.add_argument("--base-url", default="", metavar="URL", help="a server with the Messages API")
+    parser.add_argument("--model", default="", help="model for specs that name none")
+    parser.add_argument("--record", default="", metavar="FILE", help="record the model's answers for replay:FILE")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="event log, journals, worktrees, reports")
+    parser.add_argument("--max-agents", type=_positive, metavar="N", help="how many agents run at once")
+    parser.add_argument("--enable", action="append", default=[], metavar="NAME", help="switch on conditional tasks")
+    parser.add_argument("--in-place", action="store_true", help="work on the folder itself, without worktrees")
+    parser.add_argument("--json", action="store_true", help="event envelopes as JSON lines on stdout")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def execute(args: argparse.Namespace) -> int:
+    options = LocalOptions(
+        paths=tuple(args.paths),
+        workspace=args.workspace,
+        state_dir=args.state_dir,
+        provider=args.provider,
+        enable=frozenset(args.enable),
+        max_agents=args.max_agents,
+        in_place=args.in_place,
+        record=args.record,
+        base_url=args.base_url,
+        model=args.model,
+    )
+    report = load_specs(options)
+    if not report.ok:
+        print_problems(report, sys.stderr)
+        print("nothing was started", file=sys.stderr)
+        return ExitCode.USAGE
+    return asyncio.run(_run(options, report, choose_narrator(as_json=args.json)))
+
+
+async def _run(options: LocalOptions, report: object, narrator: Narrator) -> int:
+    client = await open_local(options, report)  # type: ignore[arg-type]
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    failures: list[BaseException] = []
+    tasks = TaskOwner(lambda _name, error: failures.append(error))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _interrupt, number, interrupted, narrator)
+    watching = tasks.spawn(_narrate(client, narrator), name="narrate")
+    try:
+        answer = await client.send(CommandRequest(id=new_command_id("run"), actor="cli", command=StartFleet()))
+        if not answer.ok:
+            narrator.error(answer.message)
+            return ExitCode.FAILED
+        settled = spawn(client.supervisor.settled(), name="settled")
+        stopping = spawn(interrupted.wait(), name="interrupted")
+        await asyncio.wait({settled, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (settled, stopping):
+            await cancel_and_wait(task)
+        return _exit_code(client, interrupted=interrupted.is_set(), failures=failures)
+    finally:
+        # Closing ends the event stream after its last event, and so the narration.
+        await client.aclose()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([watching])
+        narrator.close()
+        await tasks.aclose()
+
+
+def _interrupt(number: int, interrupted: asyncio.Event, narrator: Narrator) -> None:
+    if not interrupted.is_set():
+        narrator.say(f"{signal.Signals(number).name}: stopping the fleet")
+    interrupted.set()
+
+
+async def _narrate(client: LocalClient, narrator: Narrator) -> None:
+    state = await client.snapshot()
+    narrator.begin(state)
+    async with aclosing(client.events(state.seq)) as batches:
+        async for batch in batches:
+            if isinstance(batch, Resync):
+                narrator.begin(batch.state)
+            else:
+                narrator.events(batch)
+
+
+def _exit_code(client: LocalClient, *, interrupted: bool, failures: list[BaseException]) -> int:
+    if failures:
+        raise failures[0]
+    if interrupted:
+        return ExitCode.INTERRUPTED
+    agents = client.supervisor.agents.values()
+    return ExitCode.OK if all(agent.state is AgentState.COMPLETED for agent in agents) else ExitCode.FAILED

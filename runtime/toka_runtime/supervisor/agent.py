@@ -1,0 +1,306 @@
+"""One agent: the only writer of its state. A run goes workspace → process → tasks → proof, and ends exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from toka_runtime.aio import see_through, spawn
+from toka_runtime.errors import (
+    CommandRefused,
+    ModelError,
+    ProcessError,
+    SandboxUnavailable,
+    StoreError,
+    TokaError,
+    WorkspaceError,
+)
+from toka_runtime.limits.meter import TreeMeter
+from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.events import AgentStateChanged, Event, ProcessEnded, ProcessStarted, WorkspaceReady
+from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
+from toka_runtime.protocol.spec import AgentSpec, RestartPolicy
+from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
+from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
+from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
+from toka_runtime.supervisor.run import RunOutcome, perform
+from toka_runtime.supervisor.services import RunVoice, Services
+from toka_runtime.supervisor.session import WorkerDied
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    state: AgentState
+    reason: StopReason
+    detail: str
+
+
+class Agent:
+    """Its states, its current run, and what an operator may do to it.
+
+    `state` and `reason` are what the last `agent.state_changed` event said; nothing else writes them.
+    """
+
+    def __init__(self, services: Services, spec: AgentSpec, rights: Rights) -> None:
+        self.spec = spec
+        self.rights = rights
+        self.state = AgentState.PENDING
+        self.reason = StopReason.NONE
+        self.requested = False
+        self.holding = ""
+        self.blockers: tuple[str, ...] = ()
+        self.verified = False
+        self.run: RunId | None = None
+        self.attempt = 0
+        self.process: AgentProcess | None = None
+        self.meter: TreeMeter | None = None
+        self.gate = PauseGate()
+        self._services = services
+        self._life: asyncio.Task[None] | None = None
+        self._ending: _Ending | None = None
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    @property
+    def name(self) -> AgentName:
+        return self.spec.name
+
+    # -- what the scheduler does ----------------------------------------------------------------------------------
+
+    async def request(self) -> None:
+        """It is to start as soon as the scheduler allows. A finished agent begins a new run."""
+        if self.state in LIVE:
+            raise CommandRefused(f"agent {self.name} is {self.state} already")
+        if self.requested and self.state is AgentState.PENDING:
+            return
+        self.requested = True
+        self._settled.clear()
+        if self.state in TERMINAL:
+            self.attempt = 0
+            await self._change(AgentState.PENDING, detail="asked to start again")
+
+    def start(self) -> None:
+        """Begin a run. Only for a requested PENDING agent."""
+        self.blockers = ()
+        self._life = spawn(self._live(), name=f"agent {self.name}")
+
+    async def skip(self, why: str) -> None:
+        await self._change(AgentState.SKIPPED, StopReason.DEPENDENCY_FAILED, why)
+        self._settle()
+
+    async def settled(self) -> None:
+        """Wait until it is terminal and nothing of it runs."""
+        await self._settled.wait()
+
+    # -- what an operator does ------------------------------------------------------------------------------------
+
+    async def pause(self) -> StopProof:
+        """Freeze the whole tree. The gate closes first: no model request starts after this begins."""
+        if self.state is not AgentState.RUNNING or self.process is None:
+            raise CommandRefused(f"agent {self.name} is {self.state}, only a running agent can be paused")
+        self.gate.close()
+        try:
+            proof = await self.process.pause()
+        except ProcessError:
+            self.gate.open()
+            raise
+        if self.state is AgentState.RUNNING:
+            confirmed = "confirmed" if proof.confirmed else f"UNCONFIRMED, not stopped: {list(proof.survivors)}"
+            detail = (
+                f"{proof.processes} processes stopped by {proof.mechanism} in {proof.duration_ms:.1f} ms, {confirmed}"
+            )
+            await self._change(AgentState.PAUSED, StopReason.OPERATOR, detail)
+        return proof
+
+    async def resume(self) -> StopProof:
+        if self.state is not AgentState.PAUSED or self.process is None:
+            raise CommandRefused(f"agent {self.name} is {self.state}, not paused")
+        proof = await self.process.resume()
+        if self.state is AgentState.PAUSED:
+            await self._change(AgentState.RUNNING, detail="resumed")
+        self.gate.open()
+        return proof
+
+    async def kill(self, reason: StopReason = StopReason.OPERATOR, detail: str = "killed") -> StopProof | None:
+        """The whole tree, now; or forget a waiting start. Returns the proof (None when there was no process)."""
+        return await self._end(_Ending(AgentState.KILLED, reason, detail), None)
+
+    async def stop(
+        self, grace_s: float, reason: StopReason = StopReason.OPERATOR, detail: str = "stopped"
+    ) -> StopProof | None:
+        """TERM, then kill after the grace."""
+        return await self._end(_Ending(AgentState.KILLED, reason, detail), grace_s)
+
+    async def _end(self, ending: _Ending, grace_s: float | None) -> StopProof | None:
+        if self.state in TERMINAL:
+            raise CommandRefused(f"agent {self.name} is {self.state} already")
+        if not self.requested:
+            raise CommandRefused(f"agent {self.name} was not started")
+        if self._life is None or self._life.done():
+            await self._change(ending.state, ending.reason, f"{ending.detail} before it started")
+            self._settle()
+            return None
+        self._ending = ending
+        process = self.process
+        proof: StopProof | None = None
+        if process is not None:
+            if grace_s is not None and self.state is not AgentState.STOPPING:
+                await self._change(AgentState.STOPPING, ending.reason, f"{ending.detail}, {grace_s:g} s grace")
+            proof = await (process.kill() if grace_s is None else process.terminate(grace_s))
+            if not proof.confirmed:
+                self._ending = _Ending(
+                    ending.state, ending.reason, f"{ending.detail}; UNCONFIRMED, still there: {list(proof.survivors)}"
+                )
+        self._life.cancel()
+        await asyncio.wait([self._life])
+        return proof
+
+    # -- a life: one request, perhaps several runs ----------------------------------------------------------------
+
+    async def _live(self) -> None:
+        try:
+            while True:
+                self._ending = None
+                ending = await self._one_run()
+                if not await self._again(ending):
+                    return
+        finally:
+            self._settle()
+
+    async def _again(self, ending: _Ending) -> bool:
+        restart = self.spec.restart
+        wanted = restart.policy is RestartPolicy.ON_FAILURE and ending.state is AgentState.FAILED
+        if not wanted or ending.reason is StopReason.STORE_FAILED or self.attempt > restart.max_restarts:
+            return False
+        delay = restart.backoff_s * 2 ** (self.attempt - 1) * (0.5 + random.random() / 2)  # noqa: S311  # jitter
+        try:
+            await self._change(
+                AgentState.PENDING, ending.reason, f"restart {self.attempt} of {restart.max_restarts} in {delay:.1f} s"
+            )
+            await self._services.clock.sleep(delay)
+        except asyncio.CancelledError:
+            ended = self._ending or _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
+            await self._change(ended.state, ended.reason, f"{ended.detail} while it waited for a restart")
+            return False
+        return True
+
+    async def _one_run(self) -> _Ending:
+        self.run = new_run_id()
+        self.attempt += 1
+        self.verified = False
+        self.gate.open()
+        voice = RunVoice(self._services, self.name, self.run)
+        ending = _Ending(AgentState.FAILED, StopReason.INTERNAL, "the run ended without a result")
+        try:
+            outcome = await within(
+                self._start_and_perform(voice), self.spec.security.limits.timeout_s, self.gate, self._services.clock
+            )
+            self.verified = outcome.verified
+            ending = _Ending(AgentState.COMPLETED if outcome.ok else AgentState.FAILED, outcome.reason, outcome.detail)
+        except asyncio.CancelledError:
+            ending = _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
+        except DeadlineExceeded as error:
+            ending = _Ending(AgentState.FAILED, StopReason.TIMEOUT, f"its time limit of {error} is over")
+        except TokaError as error:
+            ending = _Ending(AgentState.FAILED, _reason(error), f"{error.code}: {error}")
+        except Exception as error:  # noqa: BLE001  # a defect in one run must not take the fleet down; it is reported whole
+            ending = _Ending(AgentState.FAILED, StopReason.INTERNAL, f"internal error: {error!r}")
+        finally:
+            # From here on a cancellation must not leave processes or a state behind.
+            ending = await see_through(self._clean_up(ending), name=f"clean up {self.name}")
+        return ending
+
+    async def _start_and_perform(self, voice: RunVoice) -> RunOutcome:
+        await self._change(AgentState.STARTING)
+        workspace = await self._services.workspaces.prepare(self.spec, voice.run)
+        await voice.emit(
+            WorkspaceReady(
+                mode=workspace.mode,
+                path=str(workspace.path),
+                branch=workspace.branch,
+                base_commit=workspace.base_commit,
+            )
+        )
+        plan = SandboxPlan(
+            agent=self.name,
+            run=voice.run,
+            root=str(workspace.path),
+            rights=self.rights,
+            limits=self.spec.security.limits,
+            mode=self.spec.security.sandbox,
+            environment=workspace.environment,
+        )
+        process = await self._services.launcher.launch(plan)
+        self.process = process
+        self.meter = TreeMeter(process.process)
+        await voice.emit(
+            ProcessStarted(process=process.process, worker_pid=process.worker_pid, protections=process.protections)
+        )
+
+        async def ready() -> None:
+            await self._change(AgentState.RUNNING)
+
+        return await perform(voice, self.spec, self.rights, process, workspace, self.gate, on_ready=ready)
+
+    async def _clean_up(self, ending: _Ending) -> _Ending:
+        process, self.process, self.meter = self.process, None, None
+        if self._ending is not None:
+            ending = self._ending
+        if process is not None:
+            proof = await process.kill()
+            if not proof.confirmed:
+                ending = _Ending(
+                    ending.state, ending.reason, f"{ending.detail}; UNCONFIRMED: {list(proof.survivors)} live"
+                )
+            code = await process.wait() if proof.confirmed else None
+            await self._record(ProcessEnded(process=process.process, exit_code=code, survivors=proof.survivors))
+        if self._ending is not None:
+            ending = self._ending
+        self.gate.open()
+        await self._change(ending.state, ending.reason, ending.detail)
+        return ending
+
+    # -- the one writer -------------------------------------------------------------------------------------------
+
+    async def _change(self, after: AgentState, reason: StopReason = StopReason.NONE, detail: str = "") -> None:
+        before = self.state
+        check_transition(before, after)
+        self.state, self.reason = after, reason
+        event = AgentStateChanged(
+            before=before, after=after, reason=reason, detail=detail, attempt=max(1, self.attempt)
+        )
+        await self._record(event)
+        self._services.wake()
+
+    async def _record(self, event: Event) -> None:
+        """What has happened has happened: when the store is full the event is kept and written as soon as it can be.
+        (A side effect, by contrast, is refused then: see `RunVoice.emit`.)"""
+        store = self._services.store
+        self._services.output.flush(self.name)
+        try:
+            await store.append(event, agent=self.name, run=self.run)
+        except StoreError:
+            store.post(event, agent=self.name, run=self.run)
+
+    def _settle(self) -> None:
+        self._settled.set()
+        self._services.wake()
+
+
+def _reason(error: TokaError) -> StopReason:
+    match error:
+        case SandboxUnavailable():
+            return StopReason.SANDBOX_UNAVAILABLE
+        case WorkerDied():
+            return StopReason.WORKER_DIED
+        case ProcessError():
+            return StopReason.SPAWN_FAILED
+        case WorkspaceError():
+            return StopReason.WORKSPACE
+        case StoreError():
+            return StopReason.STORE_FAILED
+        case ModelError():
+            return StopReason.LLM_FAILED
+        case _:
+            return StopReason.INTERNAL

@@ -1,0 +1,190 @@
+"""Commands of operators: checked against the identity they froze, carried out once, recorded whatever comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+from toka_runtime.errors import CommandRefused, TokaError
+from toka_runtime.protocol import commands as cmd
+from toka_runtime.protocol.events import CommandHandled
+from toka_runtime.protocol.ids import AgentName, CommandId, RunRef
+from toka_runtime.protocol.states import LIVE, AgentState
+from toka_runtime.sandbox.plan import StopProof
+from toka_runtime.supervisor.agent import Agent
+from toka_runtime.supervisor.supervisor import Supervisor
+
+REMEMBERED = 10_000
+DEDUPE_S = 600.0
+
+
+class Dispatcher:
+    """`handle` never raises for a refused command: the result says so. The same id is answered, not repeated."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._results: OrderedDict[CommandId, tuple[float, cmd.CommandRequest, asyncio.Future[cmd.CommandResult]]] = (
+            OrderedDict()
+        )
+
+    async def handle(self, request: cmd.CommandRequest) -> cmd.CommandResult:
+        clock = self._supervisor.services.clock
+        now = clock.monotonic()
+        self._forget(now)
+        if (known := self._results.get(request.id)) is not None:
+            if known[1].command != request.command:
+                return cmd.CommandResult(
+                    id=request.id, ok=False, code="command.reused_id", message="this id belongs to another command"
+                )
+            return await asyncio.shield(known[2])
+        future: asyncio.Future[cmd.CommandResult] = asyncio.get_running_loop().create_future()
+        if request.command.op not in cmd.QUERIES:
+            self._results[request.id] = (now, request, future)
+        try:
+            result = await self._carry_out(request)
+        except BaseException as error:
+            result = cmd.CommandResult(id=request.id, ok=False, code="internal", message=repr(error))
+            future.set_result(result)
+            raise
+        future.set_result(result)
+        return result
+
+    def _forget(self, now: float) -> None:
+        while self._results:
+            oldest = next(iter(self._results))
+            if len(self._results) <= REMEMBERED and now - self._results[oldest][0] < DEDUPE_S:
+                return
+            del self._results[oldest]
+
+    async def _carry_out(self, request: cmd.CommandRequest) -> cmd.CommandResult:
+        supervisor = self._supervisor
+        began = supervisor.services.clock.monotonic()
+        data: dict[str, Any] = {}
+        ok, code, message = True, "", ""
+        try:
+            message, data = await self._perform(request.command)
+        except TokaError as error:
+            ok, code, message = False, error.code, str(error)
+        if request.command.op not in cmd.QUERIES:
+            await supervisor.record(
+                CommandHandled(
+                    command=request.id,
+                    actor=request.actor,
+                    name=request.command.op,
+                    target=_target(request.command),
+                    ok=ok,
+                    message=message,
+                    reason=request.reason,
+                    duration_ms=(supervisor.services.clock.monotonic() - began) * 1000,
+                )
+            )
+        return cmd.CommandResult(id=request.id, ok=ok, code=code, message=message, seq=supervisor.store.head, data=data)
+
+    async def _perform(self, command: cmd.Command) -> tuple[str, dict[str, Any]]:
+        supervisor = self._supervisor
+        match command:
+            case cmd.StartFleet():
+                await supervisor.request()
+                return "every loaded agent is asked to start", {}
+            case cmd.StartAgent():
+                await supervisor.request([command.agent])
+                return f"{command.agent} is asked to start", {}
+            case cmd.PauseAgent():
+                return _say("paused", await self._run(command.target).pause())
+            case cmd.ResumeAgent():
+                return _say("resumed", await self._run(command.target).resume())
+            case cmd.StopAgent():
+                return _say("stopped", await self._run(command.target).stop(command.grace_s))
+            case cmd.KillAgent():
+                return _say("killed", await self._run(command.target).kill())
+            case cmd.RestartAgent():
+                agent = self._run(command.target)
+                if agent.state in LIVE or (agent.requested and agent.state is AgentState.PENDING):
+                    await agent.kill(detail="killed for a restart")
+                await supervisor.request([agent.name])
+                return f"{agent.name} starts again", {}
+            case cmd.PauseFleet():
+                return await self._each(command.agents, AgentState.RUNNING, Agent.pause, "paused")
+            case cmd.ResumeFleet():
+                return await self._each(command.agents, AgentState.PAUSED, Agent.resume, "resumed")
+            case cmd.ReadEvents():
+                limit = max(1, min(command.limit, 10_000))
+                found = await supervisor.store.read(
+                    after_seq=command.after_seq,
+                    before_seq=command.before_seq,
+                    agent=command.agent,
+                    kinds=command.kinds,
+                    limit=limit + 1,
+                    newest_first=command.newest_first,
+                )
+                page = [envelope.model_dump(mode="json") for envelope in found[:limit]]
+                return "", {"events": page, "more": len(found) > limit}
+            case cmd.ReadDiff():
+                agent = supervisor.agent(command.agent)
+                diff, truncated = await supervisor.services.workspaces.diff(agent.spec, command.max_bytes)
+                return "", {"diff": diff, "truncated": truncated}
+
+    async def _each(
+        self, names: tuple[AgentName, ...], state: AgentState, act: Any, done: str
+    ) -> tuple[str, dict[str, Any]]:
+        """The same act on every agent in scope that is in `state`, at once; each one's proof is in the data."""
+        agents = [
+            agent
+            for agent in self._supervisor.agents.values()
+            if agent.state is state and (not names or agent.name in names)
+        ]
+
+        async def one(agent: Agent) -> dict[str, Any]:
+            try:
+                proof: StopProof = await act(agent)
+            except TokaError as error:
+                return {"ok": False, "code": error.code, "message": str(error)}
+            return {"ok": proof.confirmed, "proof": proof.model_dump()}
+
+        answers = await asyncio.gather(*(one(agent) for agent in agents))
+        data = {agent.name: answer for agent, answer in zip(agents, answers, strict=True)}
+        bad = [name for name, answer in data.items() if not answer["ok"]]
+        if bad:
+            raise CommandRefused(f"not {done}: {', '.join(bad)}; {len(agents) - len(bad)} {done}")
+        return f"{len(agents)} agents {done}", {"agents": data}
+
+    def _run(self, target: RunRef) -> Agent:
+        """The agent, if the run and process that the operator meant are still the current ones."""
+        supervisor = self._supervisor
+        if target.host != supervisor.options.host:
+            raise CommandRefused(f"this is host {supervisor.options.host}, not {target.host}")
+        agent = supervisor.agent(target.agent)
+        if target.run is not None and target.run != agent.run:
+            raise CommandRefused(f"run {target.run} of {target.agent} is over; now it is {agent.run or 'not running'}")
+        current = agent.process.process if agent.process else None
+        if target.process is not None and current is not None and target.process != current:
+            raise CommandRefused(f"process {target.process.pid} of {target.agent} is gone; now it is {current.pid}")
+        return agent
+
+
+def _say(done: str, proof: StopProof | None) -> tuple[str, dict[str, Any]]:
+    if proof is None:
+        return f"{done}; it had no process", {}
+    text = f"{done}: {proof.processes} processes by {proof.mechanism} in {proof.duration_ms:.1f} ms"
+    if not proof.confirmed:
+        text = f"UNCONFIRMED, {done} but for {list(proof.survivors)}"
+    return text, {"proof": proof.model_dump()}
+
+
+def _target(command: cmd.Command) -> str:
+    match command:
+        case (
+            cmd.PauseAgent(target=target)
+            | cmd.ResumeAgent(target=target)
+            | cmd.StopAgent(target=target)
+            | cmd.KillAgent(target=target)
+            | cmd.RestartAgent(target=target)
+        ):
+            return f"{target.host}/{target.agent}/{target.run or '-'}"
+        case cmd.StartAgent(agent=agent):
+            return agent
+        case cmd.PauseFleet(agents=agents) | cmd.ResumeFleet(agents=agents):
+            return ",".join(agents) or "all"
+        case _:
+            return ""

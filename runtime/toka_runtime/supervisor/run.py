@@ -1,0 +1,149 @@
+"""What a run does between its process's birth and its end: say hello, do the tasks, commit, prove the objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from toka_runtime.broker.gate import Gate
+from toka_runtime.broker.operations import tool_schemas
+from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.events import Stream, TaskStateChanged
+from toka_runtime.protocol.ids import CallId
+from toka_runtime.protocol.spec import AgentSpec
+from toka_runtime.protocol.states import StopReason, TaskState, Verdict
+from toka_runtime.sandbox.plan import AgentProcess
+from toka_runtime.supervisor.deadline import PauseGate, within
+from toka_runtime.supervisor.model_calls import ModelCalls
+from toka_runtime.supervisor.prompt import TaskResult, system_prompt
+from toka_runtime.supervisor.services import RunVoice
+from toka_runtime.supervisor.session import WorkerDied, WorkerSession
+from toka_runtime.supervisor.tasks import TaskEnd, TaskScene, run_task
+from toka_runtime.supervisor.verify import run_verification
+from toka_runtime.supervisor.workspace import AgentWorkspace
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    ok: bool
+    reason: StopReason
+    detail: str
+    verified: bool = False
+    """At least one check was declared, and all that were have passed."""
+
+
+async def perform(
+    voice: RunVoice,
+    spec: AgentSpec,
+    rights: Rights,
+    process: AgentProcess,
+    workspace: AgentWorkspace,
+    pause_gate: PauseGate,
+    *,
+    on_ready: Callable[[], Awaitable[None]],
+) -> RunOutcome:
+    """Raises what ends a run at once: WorkerDied, StoreError, ProtocolError, DeadlineExceeded, cancellation."""
+    services = voice.services
+    options = services.options
+    tasks = spec.enabled_tasks(options.enable)
+    system = system_prompt(spec, rights, workspace)
+    tools = tool_schemas(rights)
+    root = str(workspace.path)
+
+    def output(stream: Stream, text: str, task: int, turn: int, call: CallId) -> None:
+        services.output.append(voice.agent, voice.run, stream, text, task=task, turn=turn, call=call)
+
+    gate = Gate(
+        root=workspace.path,
+        rights=rights,
+        runner=process,
+        emit=voice.emit,
+        output=output,
+        clock=services.clock,
+        environment=workspace.environment,
+        redact=services.redactor.text,
+        timeout_s=options.loop.tool_timeout_s,
+    )
+    calls = ModelCalls(
+        voice,
+        spec,
+        rights,
+        pause_gate,
+        system=system,
+        tools=tools,
+        descriptions=tuple(task.description for task in tasks),
+    )
+    session = WorkerSession(voice, process, gate, calls)
+    hello = session.hello(system=system, tools=tools, model=spec.model, limits=options.loop)
+    try:
+        await within(hello, options.loop.ready_timeout_s, pause_gate, services.clock)
+        await on_ready()
+        scene = TaskScene(voice, spec, session, process, pause_gate, tasks, root, workspace.environment)
+        ends = await _tasks(scene)
+        verdicts = await _objectives(scene) if all(end.ok for end in ends) else ()
+        outcome = _outcome(ends, verdicts)
+        await session.goodbye()
+    finally:
+        await gate.flush()
+    return outcome
+
+
+async def _tasks(scene: TaskScene) -> list[TaskEnd]:
+    ends: list[TaskEnd] = []
+    results: list[TaskResult] = []
+    for index in range(len(scene.tasks)):
+        if ends and not ends[-1].ok:
+            detail = f"task {len(ends)} failed"
+            await scene.voice.emit(
+                TaskStateChanged(task=index, total=len(scene.tasks), after=TaskState.SKIPPED, detail=detail)
+            )
+            continue
+        end = await run_task(scene, index, results)
+        ends.append(end)
+        results.append(end.result)
+        committed = await scene.voice.services.workspaces.commit(scene.spec, index, end.result.summary)
+        if committed is not None:
+            await scene.voice.emit(committed)
+    return ends
+
+
+async def _objectives(scene: TaskScene) -> tuple[Verdict, ...]:
+    """Run the verify commands of the objectives; objectives without one stay claims."""
+    verdicts: list[Verdict] = []
+    for index, objective in enumerate(scene.spec.objectives):
+        if objective.verify is None:
+            continue
+        verified = await run_verification(
+            objective.verify,
+            runner=scene.process,
+            root=scene.root,
+            environment=scene.environment,
+            subject=f"objective {index + 1}",
+            objective=index,
+            call=CallId(f"o{index + 1}"),
+            clock=scene.voice.services.clock,
+        )
+        await scene.voice.emit(verified)
+        verdicts.append(verified.verdict)
+    return tuple(verdicts)
+
+
+def _outcome(ends: list[TaskEnd], objectives: tuple[Verdict, ...]) -> RunOutcome:
+    failed = next((end for end in ends if not end.ok), None)
+    if failed is not None:
+        model = failed.code.startswith("model.")
+        reason = StopReason.LLM_FAILED if model else StopReason.TASK_FAILED
+        if failed.code == WorkerDied.code:
+            reason = StopReason.WORKER_DIED
+        return RunOutcome(False, reason, f"task {failed.result.index + 1}: {failed.detail}")
+    if Verdict.FAILED in objectives:
+        return RunOutcome(False, StopReason.TASK_FAILED, "an objective's verify command failed")
+    verdicts = [end.result.verdict for end in ends]
+    checked = [verdict for verdict in verdicts if verdict is not Verdict.CLAIMED] + list(objectives)
+    verified = bool(checked) and all(verdict is Verdict.VERIFIED for verdict in checked)
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {verdict}"
+        for verdict in (Verdict.VERIFIED, Verdict.CLAIMED, Verdict.INCONCLUSIVE)
+        if verdict in verdicts
+    )
+    return RunOutcome(True, StopReason.NONE, f"tasks: {counts}" if counts else "no task", verified)

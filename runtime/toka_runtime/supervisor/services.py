@@ -1,0 +1,48 @@
+"""What every run needs of its surroundings, handed over as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toka_runtime.clock import Clock
+from toka_runtime.llm.gateway import Gateway
+from toka_runtime.llm.redact import Redactor
+from toka_runtime.protocol.events import Event
+from toka_runtime.protocol.ids import AgentName, RunId
+from toka_runtime.sandbox.plan import Launcher
+from toka_runtime.store.events import EventStore
+from toka_runtime.store.transcripts import Transcripts
+from toka_runtime.supervisor.options import RuntimeOptions
+from toka_runtime.supervisor.output import OutputMerger
+from toka_runtime.supervisor.workspace import Workspaces
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    options: RuntimeOptions
+    clock: Clock
+    store: EventStore
+    transcripts: Transcripts
+    output: OutputMerger
+    launcher: Launcher
+    gateway: Gateway
+    workspaces: Workspaces
+    redactor: Redactor
+    wake: Callable[[], None]
+    """Ask the scheduler to look again: a state has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunVoice:
+    """Speaks for one run: events carry its agent and run id."""
+
+    services: Services
+    agent: AgentName
+    run: RunId
+
+    async def emit(self, event: Event) -> None:
+        """Returns when the event is durable. Text still being merged for this agent goes first, so that the log reads
+        in order. Raises StoreError when it cannot be written."""
+        self.services.output.flush(self.agent)
+        await self.services.store.append(event, agent=self.agent, run=self.run)

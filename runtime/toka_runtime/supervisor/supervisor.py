@@ -1,0 +1,344 @@
+"""The engine of one host: owns the agents, lets the scheduler start them, carries out commands, ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+
+import toka_runtime
+from toka_runtime.aio import TaskOwner, see_through
+from toka_runtime.clock import Clock, SystemClock
+from toka_runtime.errors import CommandRefused, StoreError, TokaError
+from toka_runtime.limits.host import HostMeter
+from toka_runtime.limits.meter import TreeMeter
+from toka_runtime.llm.gateway import Gateway
+from toka_runtime.llm.redact import Redactor
+from toka_runtime.policy.catalogue import load_catalogue
+from toka_runtime.policy.rules import compile_rights
+from toka_runtime.protocol.events import (
+    AgentBlocked,
+    AgentSampled,
+    AgentStateChanged,
+    Event,
+    HostSampled,
+    Level,
+    Noticed,
+    OutputAppended,
+    ReportWritten,
+    RuntimeStarted,
+    RuntimeStopped,
+    SpecLoaded,
+    SpecRejected,
+)
+from toka_runtime.protocol.ids import AgentName, RunId
+from toka_runtime.protocol.snapshot import FleetState
+from toka_runtime.protocol.spec import AgentSpec, Dependency
+from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
+from toka_runtime.protocol.usage import Usage
+from toka_runtime.sandbox.launcher import ForkServer
+from toka_runtime.specs.graph import build_graph
+from toka_runtime.specs.loader import LoadReport
+from toka_runtime.store.events import EventStore
+from toka_runtime.store.transcripts import Transcripts
+from toka_runtime.supervisor.agent import Agent
+from toka_runtime.supervisor.bus import Bus
+from toka_runtime.supervisor.options import RuntimeOptions
+from toka_runtime.supervisor.output import OutputMerger
+from toka_runtime.supervisor.reports import Reporter
+from toka_runtime.supervisor.scheduler import Candidate, schedule
+from toka_runtime.supervisor.services import Services
+from toka_runtime.supervisor.workspace import Workspaces
+
+
+class Supervisor:
+    """Open it, load specs, request agents, close it. Everything it learns goes through the store to the bus."""
+
+    def __init__(self, options: RuntimeOptions, services: Services, store: EventStore, bus: Bus) -> None:
+        self.options = options
+        self.bus = bus
+        self.store = store
+        self.services = services
+        self.agents: dict[AgentName, Agent] = {}
+        self._dependencies: dict[AgentName, tuple[Dependency, ...]] = {}
+        self._reporters: dict[AgentName, Reporter] = {}
+        self._slots = options.slots
+        self._tasks = TaskOwner(self._defect)
+        self._wake = asyncio.Event()
+        self._host_meter = HostMeter()
+        self._closing = False
+
+    @classmethod
+    async def open(cls, options: RuntimeOptions, clock: Clock | None = None) -> Supervisor:
+        """Check the workspace, lock the state folder, start nothing yet. Raises WorkspaceError, StoreError."""
+        clock = clock or SystemClock()
+        workspaces = Workspaces(options.workspace, options.state_dir, mode=options.workspace_mode)
+        await workspaces.check()
+        store = await EventStore.open(options.state_dir, host=options.host, clock=clock)
+        try:
+            bus = Bus(store, await store.latest_state())
+        except BaseException:
+            await store.aclose()
+            raise
+        redactor = Redactor.from_environment(os.environ, options.gateway.secret_environment)
+
+        def write_output(event: OutputAppended, agent: AgentName, run: RunId) -> None:
+            store.post(event.model_copy(update={"text": redactor.text(event.text)}), agent=agent, run=run)
+
+        wake = asyncio.Event()
+        services = Services(
+            options=options,
+            clock=clock,
+            store=store,
+            transcripts=Transcripts(store),
+            output=OutputMerger(write_output),
+            launcher=ForkServer(),
+            gateway=Gateway(options.gateway, clock),
+            workspaces=workspaces,
+            redactor=redactor,
+            wake=wake.set,
+        )
+        supervisor = cls(options, services, store, bus)
+        supervisor._wake = wake
+        store.on_commit = bus.publish
+        store.on_failure = supervisor._store_failed
+        store.on_recovery = supervisor._store_recovered
+        await supervisor._begin()
+        return supervisor
+
+    async def _begin(self) -> None:
+        options = self.options
+        await self._close_the_books()
+        await self.store.append(
+            RuntimeStarted(
+                epoch=self.store.epoch,
+                version=toka_runtime.__version__,
+                pid=os.getpid(),
+                workspace=str(options.workspace),
+                provider=options.gateway.provider,
+                provider_note=options.provider_note,
+                state_dir=str(options.state_dir),
+            )
+        )
+        self._tasks.spawn(self._schedule_forever(), name="scheduler")
+        self._tasks.spawn(self._sample_forever(), name="sampler")
+
+    async def _close_the_books(self) -> None:
+        """Runs that an earlier runtime did not see to their end (it was killed) are over: say so."""
+        for view in self.bus.snapshot().agents.values():
+            if view.state in LIVE or (view.state is AgentState.PENDING and view.requested):
+                await self.store.append(
+                    AgentStateChanged(
+                        before=view.state,
+                        after=AgentState.FAILED if view.state in LIVE else AgentState.KILLED,
+                        reason=StopReason.HOST_LOST,
+                        detail="the runtime that ran it ended without stopping it",
+                        attempt=max(1, view.attempt),
+                    ),
+                    agent=view.name,
+                    run=view.run,
+                )
+
+    # -- specs ----------------------------------------------------------------------------------------------------
+
+    async def load(self, report: LoadReport) -> None:
+        """Make the good specs agents and the bad ones red rows. Call once, before `request`."""
+        specs = [file.spec for file in report.files if file.spec is not None and file.ok]
+        for file in report.files:
+            if not file.ok:
+                await self.store.append(SpecRejected(file=file.file, name=file.name, problems=file.errors))
+        if report.fleet is not None and report.fleet.max_concurrent_agents and self.options.max_agents is None:
+            self._slots = report.fleet.max_concurrent_agents
+        catalogue = load_catalogue()
+        graph = build_graph(specs)
+        for spec in specs:
+            rights = compile_rights(spec, catalogue)
+            self.agents[spec.name] = Agent(self.services, spec, rights)
+            self._dependencies[spec.name] = graph.dependencies(spec.name)
+            self._reporters[spec.name] = Reporter(spec, self.options.state_dir, self.services.clock)
+            await self.store.append(
+                SpecLoaded(spec=spec, rights=rights, conditions=tuple(sorted(self.options.enable))), agent=spec.name
+            )
+            for name in rights.unknown:
+                await self.notice(
+                    Level.WARNING,
+                    "policy.unknown_capability",
+                    f"{spec.name}: capability {name!r} is in no catalogue and grants nothing",
+                )
+
+    def spec(self, name: AgentName) -> AgentSpec:
+        return self.agent(name).spec
+
+    def agent(self, name: AgentName) -> Agent:
+        """Raises CommandRefused when there is none."""
+        if (agent := self.agents.get(name)) is None:
+            raise CommandRefused(f"no agent {name!r} is loaded")
+        return agent
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    async def request(self, names: Sequence[AgentName] | None = None) -> None:
+        """Ask for these agents (None: all) and whatever they require."""
+        wanted = list(self.agents if names is None else names)
+        for name in wanted:
+            for dependency in self._dependencies[self.agent(name).name]:
+                other = self.agents.get(dependency.agent)
+                idle = other is not None and other.state is AgentState.PENDING and not other.requested
+                if dependency.required and idle and dependency.agent not in wanted:
+                    wanted.append(dependency.agent)
+        for name in wanted:
+            agent = self.agent(name)
+            if names is not None or agent.state is AgentState.PENDING:
+                await agent.request()
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until every requested agent is terminal and its processes are gone."""
+        for agent in list(self.agents.values()):
+            await agent.settled()
+
+    async def _schedule_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._closing:
+                await self._schedule()
+            await self._report()
+
+    async def _schedule(self) -> None:
+        plan = schedule(
+            (self._candidate(agent) for agent in self.agents.values()),
+            slots=self._slots,
+            memory_bytes=int(self._host_meter.memory_total_bytes * 0.9),
+        )
+        for name, why in plan.skip.items():
+            await self.agents[name].skip(why)
+        for name in plan.start:
+            self.agents[name].start()
+        for name, blockers in plan.blockers.items():
+            agent = self.agents[name]
+            if blockers != agent.blockers:
+                agent.blockers = blockers
+                await self.record(AgentBlocked(blockers=blockers), agent)
+
+    def _candidate(self, agent: Agent) -> Candidate:
+        return Candidate(
+            name=agent.name,
+            state=AgentState.STARTING if agent.starting else agent.state,
+            priority=agent.spec.priority,
+            dependencies=self._dependencies[agent.name],
+            memory_bytes=agent.spec.security.limits.memory_bytes,
+            verified=agent.verified,
+            requested=agent.requested,
+        )
+
+    # -- watching -------------------------------------------------------------------------------------------------
+
+    async def _sample_forever(self) -> None:
+        clock = self.services.clock
+        while True:
+            await clock.sleep(self.options.sample_interval_s)
+            metered = [(agent, meter) for agent in self.agents.values() if (meter := agent.meter) is not None]
+            # Off the loop: scanning /proc of a hundred trees would be felt in the keys of an embedded console.
+            usages = await asyncio.to_thread(_sample, [meter for _, meter in metered])
+            for (agent, meter), usage in zip(metered, usages, strict=True):
+                if agent.meter is meter:
+                    self.store.sample(AgentSampled(usage=usage), agent=agent.name, run=agent.run)
+            self.store.sample(HostSampled(usage=self._host_meter.sample()))
+            await self._report()
+
+    async def _report(self) -> None:
+        state = self.bus.snapshot()
+        for name, reporter in self._reporters.items():
+            view = state.agents.get(name)
+            if view is None or not self.agents[name].requested or not reporter.due(view):
+                continue
+            try:
+                written: list[ReportWritten] = await reporter.write(view)
+            except OSError as error:
+                await self.notice(Level.ERROR, "report.failed", f"report of {name} could not be written: {error}")
+                continue
+            for event in written:
+                await self.record(event, self.agents[name])
+
+    # -- speaking -------------------------------------------------------------------------------------------------
+
+    async def notice(self, level: Level, code: str, message: str, hint: str = "") -> None:
+        await self.record(Noticed(level=level, code=code, message=message, hint=hint))
+
+    async def record(self, event: Event, agent: Agent | None = None) -> None:
+        """What must not be lost but is no side effect: kept by the store while it cannot write."""
+        name, run = (agent.name, agent.run) if agent else (None, None)
+        try:
+            await self.store.append(event, agent=name, run=run)
+        except StoreError:
+            self.store.post(event, agent=name, run=run)
+
+    def _store_failed(self, error: StoreError) -> None:
+        hint = "free some space; agents stop at their next side effect until the store can be written"
+        self.store.sample(Noticed(level=Level.ERROR, code=error.code, message=error.message, hint=error.hint or hint))
+
+    def _store_recovered(self) -> None:
+        self.store.post(
+            Noticed(level=Level.INFO, code="store.recovered", message="the event store can be written again")
+        )
+
+    def _defect(self, name: str, error: BaseException) -> None:
+        self.store.post(
+            Noticed(
+                level=Level.ERROR,
+                code="internal",
+                message=f"{name} ended with {error!r}",
+                hint="this is a defect of toka-runtime; agents that run go on, new ones may not start",
+            )
+        )
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    async def stop_all(self, grace_s: float) -> None:
+        """Stop every agent in order: dependants before what they depend on is not needed, all at once is."""
+        self._closing = True
+        live = [agent for agent in self.agents.values() if agent.requested and agent.state not in TERMINAL]
+
+        async def stop(agent: Agent) -> None:
+            with contextlib.suppress(CommandRefused):
+                await agent.stop(grace_s, StopReason.SHUTDOWN, "the runtime stops")
+
+        await asyncio.gather(*(stop(agent) for agent in live))
+
+    async def aclose(self, reason: str = "", grace_s: float = 2.0) -> None:
+        """Stop what runs, prove that no process is left, close the store. Safe to call twice; not cut short by a
+        cancellation."""
+        if self._closed():
+            return
+        await see_through(self._aclose(reason, grace_s), name="close the runtime")
+
+    def _closed(self) -> bool:
+        return self.store.closed
+
+    async def _aclose(self, reason: str, grace_s: float) -> None:
+        try:
+            await self.stop_all(grace_s)
+            await self._report()
+        finally:
+            await self._tasks.aclose()
+            errors: list[TokaError] = []
+            for close in (self.services.launcher.aclose, self.services.gateway.aclose):
+                try:
+                    await close()
+                except TokaError as error:
+                    errors.append(error)
+            self.services.output.close()
+            for error in errors:
+                await self.notice(Level.ERROR, error.code, str(error))
+            await self.record(RuntimeStopped(reason=reason))
+            await self.store.aclose()
+            self.bus.close()
+
+    def snapshot(self) -> FleetState:
+        return self.bus.snapshot()
+
+
+def _sample(meters: Sequence[TreeMeter]) -> list[Usage]:
+    return [meter.sample() for meter in meters]

@@ -1,0 +1,57 @@
+"""Tasks have owners; failures are told; endings are seen through."""
+
+from __future__ import annotations
+
+import asyncio
+
+from toka_runtime.aio import TaskOwner, see_through, spawn
+
+
+async def test_a_failure_is_reported_with_its_name() -> None:
+    told: list[tuple[str, str]] = []
+    heard = asyncio.Event()
+
+    def on_failure(name: str, error: BaseException) -> None:
+        told.append((name, str(error)))
+        heard.set()
+
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    owner = TaskOwner(on_failure)
+    owner.spawn(fail(), name="worker")
+    await heard.wait()
+    assert told == [("worker", "broken")]
+
+
+async def test_close_cancels_and_waits() -> None:
+    ended: list[str] = []
+
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("yes")
+
+    owner = TaskOwner(lambda name, error: None)
+    owner.spawn(run(), name="a")
+    await asyncio.sleep(0)
+    await owner.aclose()
+    await owner.aclose()
+    assert ended == ["yes"]
+
+
+async def test_see_through_outlives_the_cancellation_of_its_caller() -> None:
+    go = asyncio.Event()
+
+    async def clean() -> str:
+        await go.wait()
+        return "clean"
+
+    task = spawn(see_through(clean()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    assert await task == "clean"
