@@ -1,0 +1,125 @@
+"""Running `toka-runtime` as a person would, and reading what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RUNTIME = (sys.executable, "-m", "toka_runtime.cli.main")
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "Operator",
+    "GIT_AUTHOR_EMAIL": "operator@example.org",
+    "GIT_COMMITTER_NAME": "Operator",
+    "GIT_COMMITTER_EMAIL": "operator@example.org",
+}
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """A bare environment with its own home: no credential, no settings of the person who runs the tests."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **more}
+
+
+def git(repository: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(repository), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(repository.parent, **IDENTITY),
+    )
+    return done.stdout
+
+
+def make_repository(path: Path) -> Path:
+    """A small git repository with one commit and one uncommitted change that nobody may touch."""
+    path.mkdir(parents=True)
+    git(path, "init", "-q", "-b", "main")
+    (path / "README.md").write_text("# Sample\n\nSee [guide](docs/guide.md).\n")
+    (path / "docs").mkdir()
+    (path / "docs/guide.md").write_text("# Guide\n")
+    (path / "src").mkdir()
+    (path / "src/app.py").write_text("def main() -> int:\n    return 0\n")
+    git(path, "add", ".")
+    git(path, "commit", "-q", "-m", "first")
+    (path / "README.md").write_text("# Sample\n\nuncommitted words of the operator\n")
+    return path
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    envelopes: list[dict[str, Any]]
+    stderr: str
+
+    def of(self, kind: str, agent: str | None = None) -> list[dict[str, Any]]:
+        return [
+            envelope
+            for envelope in self.envelopes
+            if envelope["event"]["kind"] == kind and (agent is None or envelope["agent"] == agent)
+        ]
+
+    def final_states(self) -> dict[str, str]:
+        return {e["agent"]: e["event"]["after"] for e in self.of("agent.state_changed")}
+
+    def pids(self) -> set[int]:
+        return {
+            pid
+            for e in self.of("agent.process_started")
+            for pid in (e["event"]["process"]["pid"], e["event"]["worker_pid"])
+        }
+
+    def first(self, kind: str, agent: str, **fields: Any) -> dict[str, Any]:
+        return next(
+            e for e in self.of(kind, agent) if all(e["event"].get(name) == value for name, value in fields.items())
+        )
+
+
+def parse(code: int, stdout: str, stderr: str) -> Ran:
+    return Ran(code, [json.loads(line) for line in stdout.splitlines()], stderr)
+
+
+def run_json(*arguments: str | Path, home: Path, timeout: float = 100, **variables: str) -> Ran:
+    done = subprocess.run(
+        [*RUNTIME, "run", *map(str, arguments), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(home, **variables),
+        check=False,
+    )
+    return parse(done.returncode, done.stdout, done.stderr)
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still exist and are no zombies."""
+    found: set[int] = set()
+    for pid in pids:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if stat.rpartition(")")[2].split()[0] not in "ZX":
+            found.add(pid)
+    return found
+
+
+def processes_naming(text: str) -> list[int]:
+    """Pids whose command line or environment holds `text` (a path that only this test uses)."""
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        for name in ("cmdline", "environ", "cwd"):
+            try:
+                content = os.readlink(folder / name) if name == "cwd" else (folder / name).read_bytes().decode("latin1")
+            except OSError:
+                continue
+            if text in content:
+                found.append(int(folder.name))
+                break
+    return found
