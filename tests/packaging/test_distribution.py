@@ -33,7 +33,7 @@ def checked(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> tuple[Path, Path, Path]:
-    """(wheel, sdist, source): the sdist from a copy of the checkout, the wheel from that sdist, as an index builds it."""
+    """(wheel, sdist, source): the sdist from a copy of the checkout, the wheel from that sdist."""
     out = tmp_path_factory.mktemp("dist")
     source = tmp_path_factory.mktemp("source") / "main"
     ignored = shutil.ignore_patterns(".venv", ".git", "__pycache__", "workspace", ".*_cache", ".hypothesis")
@@ -62,9 +62,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory, distributions: tuple[Pat
     return binaries
 
 
-def test_the_wheel_holds_both_packages_the_configs_and_the_licence(
-    distributions: tuple[Path, Path], repo_root: Path
-) -> None:
+def test_the_wheel_holds_both_packages_the_configs_and_the_licence(distributions: tuple[Path, Path, Path]) -> None:
+    source = distributions[2]
     with zipfile.ZipFile(distributions[0]) as wheel:
         names = set(wheel.namelist())
     tops = {name.partition("/")[0] for name in names}
