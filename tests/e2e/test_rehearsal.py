@@ -126,8 +126,10 @@ def test_ctrl_c_stops_the_fleet_in_order_and_leaves_no_process(toka_specs: Path,
     repository = make_repository(tmp_path / "project")
     state = tmp_path / "state"
     process = subprocess.Popen(
-        [*RUNTIME, "run", str(toka_specs), "--workspace", str(repository), "--provider", "rehearsal"]
-        + ["--state-dir", str(state), "--json"],
+        [
+            *(*RUNTIME, "run", str(toka_specs), "--workspace", str(repository)),
+            *("--provider", "rehearsal", "--state-dir", str(state), "--json"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

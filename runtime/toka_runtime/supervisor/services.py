@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from toka_runtime.clock import Clock
-from toka_runtime.llm.gateway import Gateway
+from toka_runtime.llm.base import ModelGateway
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.protocol.events import Event
 from toka_runtime.protocol.ids import AgentName, RunId
@@ -26,7 +26,7 @@ class Services:
     transcripts: Transcripts
     output: OutputMerger
     launcher: Launcher
-    gateway: Gateway
+    gateway: ModelGateway
     workspaces: Workspaces
     redactor: Redactor
     wake: Callable[[], None]

@@ -13,6 +13,7 @@ from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import CommandRefused, StoreError, TokaError
 from toka_runtime.limits.host import HostMeter
 from toka_runtime.limits.meter import TreeMeter
+from toka_runtime.llm.base import ModelGateway
 from toka_runtime.llm.gateway import Gateway
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.policy.catalogue import load_catalogue
@@ -70,7 +71,9 @@ class Supervisor:
         self._closing = False
 
     @classmethod
-    async def open(cls, options: RuntimeOptions, clock: Clock | None = None) -> Supervisor:
+    async def open(
+        cls, options: RuntimeOptions, *, clock: Clock | None = None, gateway: ModelGateway | None = None
+    ) -> Supervisor:
         """Check the workspace, lock the state folder, start nothing yet. Raises WorkspaceError, StoreError."""
         clock = clock or SystemClock()
         workspaces = Workspaces(options.workspace, options.state_dir, mode=options.workspace_mode)
@@ -94,7 +97,7 @@ class Supervisor:
             transcripts=Transcripts(store),
             output=OutputMerger(write_output),
             launcher=ForkServer(),
-            gateway=Gateway(options.gateway, clock),
+            gateway=gateway or Gateway(options.gateway, clock),
             workspaces=workspaces,
             redactor=redactor,
             wake=wake.set,

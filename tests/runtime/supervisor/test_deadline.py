@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes.clock import FakeClock
 
+from fakes.clock import FakeClock
 from toka_runtime.aio import spawn
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
 

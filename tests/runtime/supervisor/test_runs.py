@@ -1,0 +1,228 @@
+"""Runs from request to end: order, failure policy, retries, proof, timeouts, death. Real processes throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from fakes.gateway import Answer, finish, say, tool_results, tool_turn
+from fakes.scene import scene, spec
+from toka_runtime.errors import ModelUnavailable
+from toka_runtime.llm.base import ModelRequest
+from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
+
+S = AgentState
+
+
+def obedient(request: ModelRequest) -> Answer:
+    return finish()
+
+
+def failing(*names: str):
+    """A brain that fails the named agents' tasks and finishes everyone else's."""
+
+    def brain(request: ModelRequest) -> Answer:
+        return finish("blocked", "cannot") if request.context.agent in names else finish()
+
+    return brain
+
+
+async def test_dependants_start_after_and_say_why_they_waited(tmp_path: Path) -> None:
+    needy = spec("b", body="dependencies: {required: {a: order}}\n")
+    async with scene(tmp_path, obedient, needy, spec("a")) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED, "b": S.COMPLETED}
+        assert any("a (completed" in why for e in stage.of(ev.AgentBlocked, "b") for why in e.blockers)
+        order = [(e.agent, e.event.after) for e in stage.log if isinstance(e.event, ev.AgentStateChanged)]
+        assert order.index(("a", S.COMPLETED)) < order.index(("b", S.STARTING))
+
+
+async def test_required_failure_skips_dependants_optional_ones_go_on(tmp_path: Path) -> None:
+    required = spec("needs", body="dependencies: {required: {bad: r}}\n")
+    optional = spec("likes", body="dependencies: {optional: {bad: r}}\n")
+    async with scene(tmp_path, failing("bad"), spec("bad"), required, optional) as stage:
+        await stage.run()
+        assert stage.final() == {"bad": S.FAILED, "needs": S.SKIPPED, "likes": S.COMPLETED}
+        skipped = stage.of(ev.AgentStateChanged, "needs")[-1]
+        assert skipped.reason is StopReason.DEPENDENCY_FAILED
+        assert "bad" in skipped.detail
+        assert not stage.of(ev.ProcessStarted, "needs")
+
+
+async def test_results_of_earlier_tasks_are_in_the_next_prompt(tmp_path: Path) -> None:
+    def brain(request: ModelRequest) -> Answer:
+        return finish(summary=f"outcome of {request.context.task_description}")
+
+    two = spec("a", tasks="[{description: alpha}, {description: beta}]")
+    async with scene(tmp_path, brain, two) as stage:
+        await stage.run()
+        assert "outcome of alpha" in str(stage.gateway.requests[-1].messages[0])
+
+
+async def test_verify_fails_then_passes_after_a_retry_that_knows_why(tmp_path: Path) -> None:
+    def brain(request: ModelRequest) -> Answer:
+        if request.context.attempt == 2 and tool_results(request) == 0:
+            assert "grep" in str(request.messages[0])
+            return tool_turn(("write_file", {"path": "proof.txt", "content": "yes\n"}))
+        return finish()
+
+    task = "[{description: prove it, verify: 'grep -q yes proof.txt'}]"
+    async with scene(tmp_path, brain, spec("a", tasks=task)) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED}
+        assert [e.verdict for e in stage.of(ev.Verified)] == [Verdict.FAILED, Verdict.VERIFIED]
+        states = [e.after for e in stage.of(ev.TaskStateChanged)]
+        assert TaskState.RETRYING in states
+        assert stage.of(ev.TaskStateChanged)[-1].verdict is Verdict.VERIFIED
+
+
+async def test_a_claim_is_a_claim_and_a_check_that_cannot_run_is_inconclusive(tmp_path: Path) -> None:
+    tasks = "[{description: say so}, {description: check, verify: [no-such-program-here]}]"
+    async with scene(tmp_path, obedient, spec("a", tasks=tasks)) as stage:
+        await stage.run()
+        done = [e.verdict for e in stage.of(ev.TaskStateChanged) if e.after is TaskState.DONE]
+        assert done == [Verdict.CLAIMED, Verdict.INCONCLUSIVE]
+        assert not stage.agent("a").verified
+
+
+async def test_only_proof_satisfies_a_verified_dependency(tmp_path: Path) -> None:
+    wants = "dependencies: {required: [{agent: a, condition: verified}]}\n"
+    proven = spec("a", tasks="[{description: t, verify: 'true'}]")
+    async with scene(tmp_path, obedient, proven, spec("b", body=wants)) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED, "b": S.COMPLETED}
+
+
+async def test_a_mere_claim_does_not_satisfy_it(tmp_path: Path) -> None:
+    wants = "dependencies: {required: [{agent: a, condition: verified}]}\n"
+    async with scene(tmp_path, obedient, spec("a"), spec("b", body=wants)) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED, "b": S.SKIPPED}
+
+
+async def test_failed_objective_check_fails_the_agent(tmp_path: Path) -> None:
+    body = "objectives: [{description: o, deliverable: d, validation: v, verify: 'false'}]\n"
+    async with scene(tmp_path, obedient, spec("a", body=body)) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.FAILED}
+        assert stage.of(ev.Verified)[-1].objective == 0
+
+
+async def test_words_are_not_judged(tmp_path: Path) -> None:
+    def brain(request: ModelRequest) -> Answer:
+        return say("All tasks done, verified, success, completed!")
+
+    async with scene(tmp_path, brain, spec("a")) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.FAILED}
+        assert "without calling finish" in stage.of(ev.AgentStateChanged)[-1].detail
+
+
+async def test_after_a_failed_task_the_rest_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    two = spec("a", tasks="[{description: one}, {description: two}]")
+    async with scene(tmp_path, failing("a"), two) as stage:
+        await stage.run()
+        last = stage.of(ev.TaskStateChanged)[-1]
+        assert (last.task, last.after, last.detail) == (1, TaskState.SKIPPED, "task 1 failed")
+
+
+async def test_model_failure_is_retried_and_then_fails_the_agent(tmp_path: Path) -> None:
+    def brain(request: ModelRequest) -> Answer:
+        return ModelUnavailable("overloaded for good")
+
+    async with scene(tmp_path, brain, spec("a")) as stage:
+        await stage.run()
+        assert stage.agent("a").reason is StopReason.LLM_FAILED
+        assert len({r.context.attempt for r in stage.gateway.requests}) == 2
+        assert {e.outcome for e in stage.of(ev.ModelCallEnded)} == {"error"}
+
+
+async def test_task_timeout_is_an_attempt_and_the_next_may_succeed(tmp_path: Path) -> None:
+    hang = asyncio.Event()
+
+    def brain(request: ModelRequest) -> Answer:
+        return hang if request.context.attempt == 1 else finish()
+
+    slow = spec("a", tasks="[{description: slow, timeout: 1}]")
+    async with scene(tmp_path, brain, slow) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED}
+        assert stage.gateway.cancelled == 1
+        ended = stage.of(ev.ModelCallEnded)
+        assert ended[0].outcome == "cancelled"
+        assert ended[0].usage.estimated
+
+
+async def test_agent_timeout_ends_the_run_and_its_processes(tmp_path: Path) -> None:
+    hang = asyncio.Event()
+    limits = "  resource_limits: {timeout: 1}\n"
+    async with scene(tmp_path, lambda request: hang, spec("a", security=limits)) as stage:
+        await stage.run()
+        assert stage.agent("a").reason is StopReason.TIMEOUT
+        started = stage.of(ev.ProcessStarted)[-1]
+        assert not Path(f"/proc/{started.process.pid}").exists()
+        assert stage.of(ev.ProcessEnded)[-1].survivors == ()
+
+
+async def test_killed_worker_fails_the_run_and_the_restart_completes(tmp_path: Path) -> None:
+    hang = asyncio.Event()
+    runs: list[str] = []
+
+    def brain(request: ModelRequest) -> Answer:
+        if request.context.run not in runs:
+            runs.append(request.context.run)
+        return hang if len(runs) == 1 else finish()
+
+    body = "restart: {policy: on-failure, max_restarts: 2, backoff: 0.01}\n"
+    async with scene(tmp_path, brain, spec("a", body=body)) as stage:
+        await stage.start()
+        await stage.until(lambda: stage.of(ev.ModelCallStarted))
+        os.kill(stage.of(ev.ProcessStarted)[-1].worker_pid, signal.SIGKILL)
+        await stage.supervisor.settled()
+        reasons = [e.reason for e in stage.of(ev.AgentStateChanged) if e.after is S.FAILED]
+        assert reasons == [StopReason.WORKER_DIED]
+        assert stage.final() == {"a": S.COMPLETED}
+        assert len(runs) == 2
+
+
+async def test_conditional_tasks_run_only_when_switched_on(tmp_path: Path) -> None:
+    text = spec("a").replace("tasks:\n", "tasks:\n  conditional: {deep: [{description: dig}]}\n")
+    async with scene(tmp_path, obedient, text) as stage:
+        await stage.run()
+        assert len({r.context.task for r in stage.gateway.requests}) == 1
+    async with scene(tmp_path / "again", obedient, text, enable=frozenset({"deep"})) as stage:
+        await stage.run()
+        assert [r.context.task_description for r in stage.gateway.requests] == ["the work", "dig"]
+
+
+async def test_tools_and_denials_of_a_real_tool_child(tmp_path: Path) -> None:
+    def brain(request: ModelRequest) -> Answer:
+        steps = [
+            tool_turn(("read_file", {"path": "hello.txt"}), ("read_file", {"path": "/etc/shadow"})),
+            tool_turn(("run_command", {"command": "echo out; echo err >&2; exit 3"})),
+            finish(),
+        ]
+        return steps[{0: 0, 2: 1, 3: 2}[tool_results(request)]]
+
+    async with scene(tmp_path, brain, spec("a")) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED}
+        (denied,) = stage.of(ev.OperationDenied)
+        assert denied.denial.operation.target == "/etc/shadow"
+        outcomes = [(e.tool, e.outcome) for e in stage.of(ev.ToolCallEnded)]
+        assert outcomes == [("read_file", "ok"), ("read_file", "denied"), ("run_command", "error"), ("finish", "ok")]
+        streams = {e.stream: e.text for e in stage.of(ev.OutputAppended) if e.stream in {"stdout", "stderr"}}
+        assert streams == {ev.Stream.STDOUT: "out\n", ev.Stream.STDERR: "err\n"}
+
+
+@pytest.mark.slow
+async def test_thirty_agents_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path, obedient, *(spec(f"a{n}") for n in range(30)), max_agents=30) as stage:
+        await stage.run()
+        assert set(stage.final().values()) == {S.COMPLETED}
+        assert len({e.process.pid for e in stage.of(ev.ProcessStarted)}) == 30
