@@ -9,7 +9,7 @@ WORKSPACE ?= workspace
 SPECS ?= configs/agents
 # How many tests run at once: `auto` is one a core, 0 is one after another in this process.
 JOBS ?= auto
-SOURCES := runtime tui tests bench
+SOURCES := $(wildcard runtime tui tests bench screenshots)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -24,15 +24,15 @@ run: setup ## open the console on the project's own fleet (ARGS, WORKSPACE, SPEC
 	@$(BIN)/toka-console $(SPECS) --workspace "$(WORKSPACE)" $(ARGS)
 
 test: setup-dev ## run all tests (ARGS, JOBS)
+	@command -v git >/dev/null || { echo "✗ the tests need git: apt-get install git"; exit 1; }
 	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=8 $(ARGS)
 
 check: lint test ## everything that must pass: lint, types, import contracts, tests
 
-lint: setup-dev ## ruff, format, pyright strict, import contracts
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/pyright --warnings
-	$(BIN)/lint-imports --no-cache
+lint: setup-dev ## ruff, format, pyright strict, import contracts: all of them, then the verdict
+	@failed=; for check in "ruff check $(SOURCES)" "ruff format --check $(SOURCES)" "pyright --warnings" "lint-imports --no-cache"; do \
+	  echo "» $$check"; $(BIN)/$$check || failed="$$failed $${check%% *}"; done; \
+	  [ -z "$$failed" ] || { echo "✗ failed:$$failed"; exit 1; }
 
 format: setup-dev ## let ruff fix and format what it can
 	$(BIN)/ruff check --fix $(SOURCES)
