@@ -214,7 +214,7 @@ class ModelCallStarted(Event):
 
 
 class ModelCallRetried(Event):
-    """A try failed before the first content; the next comes after `delay_s`."""
+    """A try failed; the next comes after `delay_s`."""
 
     kind: Literal["model.call_retried"] = "model.call_retried"
     call: CallId
@@ -222,6 +222,8 @@ class ModelCallRetried(Event):
     delay_s: float
     code: str
     message: str
+    discard: bool = False
+    """The text of this call shown so far is void: the answer begins anew."""
 
 
 class ModelCallEnded(Event):
@@ -265,6 +267,9 @@ class OutputAppended(Event):
     call: CallId = CallId("")
     dropped_bytes: int = 0
     """Bytes left out of this segment because a subscriber or a cap could not hold them."""
+    merged: int = 0
+    """How many earlier segments this one also stands for, because the subscriber was slow. Their sequence numbers are
+    not delivered; they are counted here in the same batch, so that a reader can still prove that nothing is missing."""
 
 
 class ToolCallStarted(Event):

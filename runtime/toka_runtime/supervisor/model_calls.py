@@ -10,7 +10,7 @@ from typing import Any
 from toka_runtime.errors import ModelError, ProtocolError
 from toka_runtime.llm.base import CallContext, Delta, Finished, ModelRequest, Retrying
 from toka_runtime.protocol.capability import Rights
-from toka_runtime.protocol.events import ModelCallEnded, ModelCallRetried, ModelCallStarted, Stream
+from toka_runtime.protocol.events import Level, ModelCallEnded, ModelCallRetried, ModelCallStarted, Noticed, Stream
 from toka_runtime.protocol.ids import CallId
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.usage import TokenUsage
@@ -142,9 +142,14 @@ class ModelCalls:
                                 delay_s=event.delay_s,
                                 code=event.code,
                                 message=event.message,
+                                discard=event.discard,
                             )
                         )
                     case Finished():
+                        if event.notice:
+                            await self._voice.emit(
+                                Noticed(level=Level.WARNING, code="model.notice", message=event.notice)
+                            )
                         return event
         raise ModelError("the gateway ended a stream without a result")
 
