@@ -4,9 +4,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # Passed on: make run ARGS="--provider rehearsal" · make test ARGS="-k scheduler"
 ARGS ?=
-# Where `make run` lets the agents work. Made, with a few sample files, when it is not there.
-WORKSPACE ?= workspace
+# What `make run` opens, and the folder that its agents work on. Without WORKSPACE a sample is made in the state folder.
 SPECS ?= configs/agents
+WORKSPACE ?=
 # How many tests run at once: `auto` is one a core, 0 is one after another in this process.
 JOBS ?= auto
 SOURCES := $(wildcard runtime tui tests bench screenshots)
@@ -21,7 +21,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 run: setup ## open the console on the project's own fleet (ARGS, WORKSPACE, SPECS)
-	@$(BIN)/toka-console $(SPECS) --workspace "$(WORKSPACE)" $(ARGS)
+	@exec $(BIN)/toka-console $(SPECS) $(if $(WORKSPACE),--workspace "$(WORKSPACE)") $(ARGS)
 
 test: setup-dev ## run all tests (ARGS, JOBS)
 	@command -v git >/dev/null || { echo "✗ the tests need git: apt-get install git"; exit 1; }
@@ -57,6 +57,6 @@ setup: ## .venv with what the program needs
 setup-dev: ## .venv with what tests and checks need as well
 	@.ci/setup dev
 
-clean: ## remove .venv, caches and build results (never workspace/ or recorded runs)
+clean: ## remove .venv, caches and build results (never a workspace or a recorded run)
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache build dist snapshot_report.html
 	find runtime tui tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
