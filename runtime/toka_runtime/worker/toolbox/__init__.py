@@ -1,0 +1,1 @@
+"""What the tools do, one module a concept. Runs in the tool child: the standard library only."""
