@@ -37,9 +37,10 @@ class Operation(Model):
 
     kind: OperationKind
     target: str
-    """Exact: a path relative to the agent's folder (absolute when it lies outside, links resolved), `host:port`, or the
-    command line."""
+    """Exact: a path relative to the agent's folder (absolute when it lies outside, links resolved; with a `/` at the
+    end the whole tree below it), `host:port`, or the command line."""
     argv: tuple[str, ...] = ()
+    """Of an execution; empty where it is not known before the shell runs (substitutions, subshells …)."""
     tool: str = ""
     call: CallId = CallId("")
 
@@ -50,6 +51,8 @@ class PathRule(Model):
     capability: str
     glob: str
     """Relative to the workspace root unless it begins with `/`; `**` crosses folders."""
+    within: str = ""
+    """A second glob that must match too: what the capability covers, where a grant's scope is `glob`."""
 
 
 class ExecuteRule(Model):
@@ -57,6 +60,15 @@ class ExecuteRule(Model):
     capability: str
     argv_prefix: tuple[str, ...]
     """("git",) allows any git; ("cargo", "test") only that subcommand. ("*",) allows any program."""
+    refuse: tuple[str, ...] = ()
+    """Argument patterns (`*`, `?`, `[…]`) with which the rule does not apply, e.g. `--output*`."""
+    inside_only: bool = False
+    """The rule does not apply when an argument is an absolute path or goes up (`..`)."""
+    options_only: bool = False
+    """The rule does not apply when an argument after the prefix is no option."""
+    open_ended: bool = False
+    """The program can run other code (build scripts, plug-ins, tests): policy sees only its name, the kernel is the
+    wall."""
 
 
 class NetworkRule(Model):
@@ -79,6 +91,12 @@ class Rights(Model):
     model: bool = True
     tools: tuple[str, ...] = ()
     """Names of the tools that the model is offered."""
+    deny_read: tuple[PathRule, ...] = ()
+    """Never read by tools, whatever else is granted."""
+    deny_write: tuple[PathRule, ...] = ()
+    """Never written by tools, whatever else is granted."""
+    refused: tuple[str, ...] = ()
+    """Scopes of `grants` that grant nothing, each with the reason."""
     unknown: tuple[str, ...] = ()
     """Declared names that no catalogue entry defines: they grant nothing."""
     text: tuple[str, ...] = ()
