@@ -115,6 +115,6 @@ def test_the_shipped_fleet_is_found_and_is_valid(installed: Path, tmp_path: Path
 
 def test_the_worker_runs_without_site_packages(installed: Path, tmp_path: Path) -> None:
     """The wheel's worker, too, needs nothing beside the standard library."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import toka_runtime.worker.__main__"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import toka_runtime.worker.loop"
     site = checked(installed / "python", "-c", "import site; print(site.getsitepackages()[0])", cwd=tmp_path).strip()
     checked(installed / "python", "-I", "-S", "-c", code, site, cwd=tmp_path)

@@ -86,7 +86,8 @@ sys.path.insert(0, sys.argv[1])
 for name in sys.argv[2:]:
     module = importlib.import_module(name)
     for found in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
-        importlib.import_module(found.name)
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -203,6 +204,7 @@ VIOLATIONS = [
     ("runtime/toka_runtime/worker/frames.py", IN_A_FUNCTION + "pydantic", "fork server", "worker.frames -> pydantic"),
     ("runtime/toka_runtime/sandbox/zygote.py", "import psutil", "fork server", "sandbox.zygote -> psutil"),
     ("runtime/toka_runtime/protocol/ids.py", "import asyncio", "protocol is types", "protocol.ids -> asyncio"),
+    ("tui/toka_console/state.py", IN_A_FUNCTION + "textual", "state is a fold", "toka_console.state -> textual"),
 ]
 
 
@@ -223,7 +225,7 @@ def report_on_violations(tmp_path_factory: pytest.TempPathFactory, repo_root: Pa
 @pytest.mark.parametrize(("file", "line", "contract", "named"), VIOLATIONS)
 def test_each_contract_can_fail(report_on_violations: str, file: str, line: str, contract: str, named: str) -> None:
     summary, _, details = report_on_violations.partition("Broken contracts")
-    broken = [row for row in summary.splitlines() if row.endswith("BROKEN")]
+    broken = [row for row in summary.splitlines() if " BROKEN" in row]
     assert any(contract in row for row in broken), summary
     assert named in details, details
 
