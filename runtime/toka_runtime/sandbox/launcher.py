@@ -1,0 +1,245 @@
+"""Starts agents: keeps the fork server alive and asks it for one shim an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import toka_runtime
+from toka_runtime.aio import see_through
+from toka_runtime.clock import Clock, SystemClock
+from toka_runtime.errors import ProcessError, SandboxUnavailable
+from toka_runtime.sandbox.channel import FrameChannel
+from toka_runtime.sandbox.control import Message
+from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
+from toka_runtime.sandbox.process import ShimProcess
+from toka_runtime.sandbox.requests import ControlPeer, process_end
+from toka_runtime.sandbox.zygote import COMMAND, TOOL_FUNCTION, WORKER_MAIN
+
+READY_S = 30.0
+"""For the fork server to load: a slow disk with cold caches is waited for."""
+FORK_S = 10.0
+END_S = 10.0
+
+StderrSink = Callable[[SandboxPlan, bytes], None]
+
+
+class ForkServer:
+    """Implements Launcher. The fork server starts with `start` or the first launch. When it dies, running agents live
+    on (each has its own line to the runtime) and the next launch starts another one."""
+
+    def __init__(
+        self,
+        *,
+        on_stderr: StderrSink | None = None,
+        clock: Clock | None = None,
+        worker_main: str = WORKER_MAIN,
+        tool_function: str = TOOL_FUNCTION,
+        import_paths: Sequence[str] = (),
+    ) -> None:
+        """`on_stderr` gets what workers write to their error output. `worker_main` and `tool_function`
+        (`module:function`, found in `import_paths`) replace what runs in the children."""
+        self._on_stderr = on_stderr
+        self._clock = clock or SystemClock()
+        self._worker_main, self._tool_function = worker_main, tool_function
+        self._import_paths = tuple(import_paths)
+        self._zygote: ZygoteProcess | None = None
+        self._starting = asyncio.Lock()
+        self._agents: set[ShimProcess] = set()
+        self._closed = False
+
+    @property
+    def zygote_pid(self) -> int | None:
+        """None while no fork server lives."""
+        return self._zygote.pid if self._zygote is not None and not self._zygote.closed else None
+
+    async def start(self) -> None:
+        """Have a fork server ready. Raises ProcessError, SandboxUnavailable."""
+        await self._ready_zygote()
+
+    async def launch(self, plan: SandboxPlan) -> AgentProcess:
+        zygote = await self._ready_zygote()
+        ours, shim_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        errors, errors_end = os.pipe()
+        try:
+            channel = await FrameChannel.open(worker, f"the worker of {plan.agent}")
+            process = ShimProcess(
+                plan,
+                ours,
+                errors,
+                channel,
+                clock=self._clock,
+                on_stderr=self._on_stderr,
+                gone=lambda: zygote.remains(process.process.pid),
+            )
+            self._agents.add(process)
+            try:
+                await process.start(zygote.fork_shim(plan, shim_end.fileno(), worker_end.fileno(), errors_end))
+            except BaseException:
+                shim_end.close()
+                worker_end.close()
+                await see_through(self._kill(process))
+                raise
+        finally:
+            shim_end.close()
+            worker_end.close()
+            os.close(errors_end)
+        return process
+
+    async def aclose(self) -> None:
+        """Raises ProcessError when a process is left, naming it. Safe to call twice."""
+        self._closed = True
+        proofs = await asyncio.gather(*(self._kill(process) for process in list(self._agents)))
+        if self._zygote is not None:
+            await self._zygote.aclose()
+        survivors = sorted({pid for proof in proofs for pid in proof.survivors})
+        unconfirmed = sum(not proof.confirmed for proof in proofs)
+        if unconfirmed:
+            left = f"still there: {survivors}" if survivors else "what they left is unknown"
+            raise ProcessError(f"the end of {unconfirmed} agents could not be confirmed; {left}")
+
+    async def _kill(self, process: ShimProcess) -> StopProof:
+        proof = await process.kill()
+        if proof.confirmed:
+            self._agents.discard(process)
+        return proof
+
+    async def _ready_zygote(self) -> ZygoteProcess:
+        async with self._starting:
+            if self._closed:
+                raise ProcessError("the launcher is closed")
+            for process in [process for process in self._agents if process.ended]:
+                self._agents.discard(process)
+            if self._zygote is not None and not self._zygote.closed:
+                return self._zygote
+            if self._zygote is not None:
+                await self._zygote.aclose()
+            self._zygote = await ZygoteProcess.start(self._worker_main, self._tool_function, self._import_paths)
+            return self._zygote
+
+
+class ZygoteProcess:
+    """The runtime's side of one fork server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, log: int) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Message] = self._loop.create_future()
+        self._remains: dict[int, asyncio.Future[tuple[int, ...] | None]] = {}
+        self._control = ControlPeer(control, f"the fork server (pid {process.pid})", self._event, self._control_closed)
+
+    @property
+    def closed(self) -> bool:
+        return self._control.closed
+
+    @classmethod
+    async def start(cls, worker_main: str, tool_function: str, import_paths: Sequence[str]) -> ZygoteProcess:
+        # Where this very package lies: the fork server has no site-packages, no .pth files, no working folder.
+        package = str(Path(toka_runtime.__file__).parent.parent)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = os.memfd_create("toka-zygote-log")
+        with theirs:
+            words = [str(theirs.fileno()), worker_main, tool_function, package, *import_paths]
+            try:
+                process = subprocess.Popen(  # noqa: ASYNC220  # returns after a vfork, in a few milliseconds
+                    [sys.executable, "-I", "-S", "-c", COMMAND, *words],
+                    env={},
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                os.close(log)
+                raise ProcessError(f"the fork server could not be started: {error}") from None
+        zygote = cls(process, ours, log)
+        try:
+            async with asyncio.timeout(READY_S):
+                message = await zygote._ready
+        except TimeoutError:
+            await see_through(zygote.aclose())
+            raise ProcessError(f"the fork server was not ready within {READY_S:g} s") from None
+        except BaseException:
+            await see_through(zygote.aclose())
+            raise
+        if message["t"] != "ready":
+            await see_through(zygote.aclose())
+            raise SandboxUnavailable(f"the fork server cannot work here: {message.get('error')}")
+        return zygote
+
+    async def fork_shim(self, plan: SandboxPlan, *descriptors: int) -> int:
+        """The pid of a new shim. Raises ProcessError, saying so when the fork server has died."""
+        try:
+            answer = await self._control.request("shim", timeout_s=FORK_S, descriptors=descriptors, agent=plan.agent)
+        except ProcessError as error:
+            if not self._control.closed:
+                raise
+            await asyncio.wait([process_end(self._pidfd)], timeout=1.0)
+            code = self._process.poll()
+            raise ProcessError(
+                f"{error.message}: it ended with {code}{self._last_words()}", hint="the next start makes a new one"
+            ) from None
+        pid = int(answer["pid"])
+        self._remains[pid] = self._loop.create_future()
+        return pid
+
+    async def remains(self, shim: int) -> tuple[int, ...] | None:
+        """After the shim has ended: the pids that are left of its tree, all others were killed. None: not known."""
+        known = self._remains.get(shim)
+        if known is None:
+            return None
+        await asyncio.wait([known], timeout=END_S)
+        return known.result() if known.done() else None
+
+    async def aclose(self) -> None:
+        """It kills all that it has forked and ends; by force when it does not. Safe to call twice."""
+        self._control.close()
+        if self._pidfd < 0:
+            return
+        end = process_end(self._pidfd)
+        await asyncio.wait([end], timeout=END_S)
+        if not end.done():
+            end.cancel()
+            self._process.kill()
+        # It has ended, or is about to: this does not wait long.
+        await asyncio.to_thread(self._process.wait)
+        os.close(self._pidfd)
+        os.close(self._log)
+        self._pidfd = self._log = -1
+
+    def _event(self, message: Message) -> None:
+        match message:
+            case {"t": "ready" | "failed"}:
+                if not self._ready.done():
+                    self._ready.set_result(message)
+            case {"t": "gone", "pid": int(pid)}:
+                known = self._remains.get(pid)
+                if known is not None and not known.done():
+                    known.set_result(tuple(message["survivors"]))
+            case _:
+                pass
+
+    def _control_closed(self) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(ProcessError(f"the fork server ended while starting{self._last_words()}"))
+        for known in self._remains.values():
+            if not known.done():
+                known.set_result(None)
+
+    def _last_words(self) -> str:
+        if self._log < 0:
+            return ""
+        text = os.pread(self._log, 65536, 0).decode(errors="replace").strip()
+        return f"; it said: {text[-1000:]}" if text else ""

@@ -1,0 +1,422 @@
+"""One agent's process tree, seen from the runtime: an AgentProcess over the shim's control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from pydantic import ValidationError
+
+from toka_runtime.aio import cancel_and_wait, spawn
+from toka_runtime.clock import Clock
+from toka_runtime.errors import ProcessError, ProtocolError
+from toka_runtime.protocol.ids import ProcessRef
+from toka_runtime.sandbox.channel import FrameChannel
+from toka_runtime.sandbox.control import Message
+from toka_runtime.sandbox.plan import OutputChunk, SandboxPlan, StopProof, ToolOutcome, ToolRequest, WorkerChannel
+from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, process_end
+from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, kill_subtree, proc_stat, stop_tree
+
+TOOL_GRACE_S = 5.0
+"""A tool ends itself at its timeout; so much later it is ended from outside."""
+ANSWER_S = 5.0
+"""For requests that take the shim no time."""
+STDERR_TAIL_BYTES = 4096
+OUTPUT_TAIL_BYTES = 2000
+KILLED = -int(signal.SIGKILL)
+
+Gone = Callable[[], Awaitable[tuple[int, ...] | None]]
+"""What the fork server says after the shim has ended: the pids that are left of its tree; None when nobody knows."""
+
+
+class ShimProcess:
+    """Implements AgentProcess. Made by `ForkServer.launch`; call `kill` when done with it, also after `wait`."""
+
+    def __init__(
+        self,
+        plan: SandboxPlan,
+        shim: socket.socket,
+        errors: int,
+        channel: FrameChannel,
+        *,
+        clock: Clock,
+        on_stderr: Callable[[SandboxPlan, bytes], None] | None,
+        gone: Gone,
+    ) -> None:
+        """Owns `shim` (control socket), `errors` (read end of the agent's error output) and `channel`."""
+        self.plan = plan
+        self.process = ProcessRef(pid=0, started_ticks=0)
+        self.worker_pid = 0
+        self.protections: tuple[str, ...] = ()
+        self.channel: WorkerChannel = channel
+        self._frames = channel
+        self.stderr_tail = b""
+        """The last of what the worker (or the interpreter) wrote to its error output."""
+        self._clock = clock
+        self._on_stderr = on_stderr
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._control = ControlPeer(shim, f"the shim of {plan.agent}", self._event, self._control_closed)
+        self._errors = errors
+        os.set_blocking(errors, False)
+        self._loop.add_reader(errors, self._stderr_readable)
+        self._pidfd = -1
+        self._exit: asyncio.Future[int] = self._loop.create_future()
+        self._empty = asyncio.Event()
+        self._shim_gone = asyncio.Event()
+        self._calls = count(1)
+        self._tools: dict[int, asyncio.Future[int]] = {}
+        self._proof: StopProof | None = None
+        self._killing: asyncio.Task[StopProof] | None = None
+        self._running = asyncio.Event()
+        self._running.set()
+        self._paused_s = 0.0
+        self._paused_at = 0.0
+
+    async def start(self, pid: Awaitable[int]) -> None:
+        """`pid` is the shim's, as the fork server says. Raises ProcessError; `kill` cleans up then."""
+        # The shim finds the request when it is born: one wait instead of two.
+        answering = spawn(self._control.request("start", timeout_s=ANSWER_S, root=self.plan.root))
+        try:
+            number = await pid
+            self._pidfd = os.pidfd_open(number)
+            self.process = ProcessRef(pid=number, started_ticks=_started_ticks(number))
+            born = await answering
+        except (OSError, ProcessLookupError) as error:
+            raise ProcessError(f"the shim of {self.plan.agent} ended at once: {error}{self._stderr_text()}") from None
+        except ProcessError as error:
+            message = f"{self.plan.agent} could not be started: {error.message}{self._stderr_text()}"
+            raise ProcessError(message) from None
+        finally:
+            await cancel_and_wait(answering)
+        if born["started_ticks"] != self.process.started_ticks:
+            raise ProcessError(f"process {number} is not the shim of {self.plan.agent}")
+        self.worker_pid = int(born["worker"])
+        self.protections = tuple(born["protections"])
+
+    # -- tools ----------------------------------------------------------------------------------------------------
+
+    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+        """See ToolRunner. The time that the agent is paused does not count against the timeout."""
+        call = next(self._calls)
+        ended: asyncio.Future[int] = self._loop.create_future()
+        self._tools[call] = ended
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        tail = bytearray()
+
+        def output(stream: Any, data: bytes) -> None:
+            tail.extend(data)
+            del tail[:-OUTPUT_TAIL_BYTES]
+            on_output(stream, data)
+
+        channel: FrameChannel | None = None
+        try:
+            channel = await FrameChannel.open(ours, f"the tool {request.tool}")
+            with theirs:
+                await self._control.request("tool", timeout_s=ANSWER_S, descriptors=[theirs.fileno()], call=call)
+            outcome = await self._within(request.timeout_s + TOOL_GRACE_S, self._converse(channel, request, output))
+            if outcome is None:
+                await self._end_tool(call)
+                return _failed("tool.timeout", f"The tool was ended after {request.timeout_s:g} s.", bytes(tail))
+            if outcome.code == _NO_RESULT:
+                code = await self._tool_exit(call)
+                return _failed("tool.crashed", f"The tool ended without a result ({_status(code)}).", bytes(tail), code)
+            return outcome
+        except ProtocolError as error:
+            return _failed("tool.crashed", f"The tool was ended: {error.message}.", bytes(tail))
+        finally:
+            theirs.close()
+            if channel is not None:
+                channel.close()
+            if not ended.done():
+                await _finish(self._end_tool(call))
+            self._tools.pop(call, None)
+
+    async def _converse(self, channel: FrameChannel, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+        environment = {**self.plan.environment, **request.environment}
+        try:
+            await channel.send({"t": "request", **request.model_dump(mode="json"), "environment": environment})
+        except ProcessError:
+            return ToolOutcome(ok=False, content="", code=_NO_RESULT)
+        while (frame := await channel.receive()) is not None:
+            match frame:
+                case {"t": "out", "stream": ("stdout" | "stderr") as stream, "data": str(data)}:
+                    try:
+                        on_output(stream, base64.b64decode(data, validate=True))
+                    except binascii.Error as error:
+                        raise ProtocolError(f"{request.tool} sent unreadable output: {error}") from None
+                case {"t": "result", "outcome": outcome}:
+                    try:
+                        return ToolOutcome.model_validate(outcome)
+                    except ValidationError as error:
+                        raise ProtocolError(f"{request.tool} sent an unreadable result: {error}") from None
+                case _:
+                    raise ProtocolError(f"{request.tool} sent an unknown frame {frame.get('t')!r}")
+        return ToolOutcome(ok=False, content="", code=_NO_RESULT)
+
+    async def _tool_exit(self, call: int) -> int:
+        """The exit code of a tool that has closed its socket."""
+        ended = self._tools[call]
+        await asyncio.wait([ended], timeout=ANSWER_S)
+        if not ended.done() or self._control.closed or self._killing is not None:
+            raise ProcessError(f"the process tree of {self.plan.agent} is gone")
+        return ended.result()
+
+    async def _end_tool(self, call: int) -> None:
+        """Returns when the tool and all that it started are gone, or the whole tree is."""
+        ended = self._tools[call]
+        # Normally it is just about to end: it has sent its result.
+        await asyncio.wait([ended], timeout=0.05)
+        if ended.done() or self._control.closed:
+            return
+        try:
+            await self._control.request("kill_tool", timeout_s=KILL_S + ANSWER_S, call=call)
+        except ProcessError:
+            return
+        await asyncio.wait([ended], timeout=ANSWER_S)
+
+    async def _within(self, seconds: float, work: Any) -> Any:
+        """The result of `work`, or None when `seconds` of unpaused time are over first."""
+        working, ticking = spawn(work), spawn(self._elapse(seconds))
+        try:
+            await asyncio.wait({working, ticking}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            await cancel_and_wait(ticking)
+            await cancel_and_wait(working)
+
+    async def _elapse(self, seconds: float) -> None:
+        began = self._unpaused()
+        while (left := seconds - (self._unpaused() - began)) > 0:
+            await self._running.wait()
+            await self._clock.sleep(left)
+
+    def _unpaused(self) -> float:
+        now = self._clock.monotonic()
+        return now - self._paused_s - (0.0 if self._running.is_set() else now - self._paused_at)
+
+    # -- pause, resume, stop, kill --------------------------------------------------------------------------------
+
+    async def pause(self) -> StopProof:
+        began = time.monotonic()
+        if self._running.is_set():
+            self._running.clear()
+            self._paused_at = self._clock.monotonic()
+        try:
+            return _proof(await self._ask("stop", PAUSE_S + ANSWER_S), began)
+        except NoAnswer:
+            return _proof_of(await asyncio.to_thread(stop_tree, self.process.pid), began)
+        except ProcessError:
+            self._running.set()
+            raise
+
+    async def resume(self) -> StopProof:
+        began = time.monotonic()
+        proof = _proof(await self._ask("continue", PAUSE_S + ANSWER_S), began)
+        if not self._running.is_set():
+            self._paused_s += self._clock.monotonic() - self._paused_at
+            self._running.set()
+        return proof
+
+    async def terminate(self, grace_s: float) -> StopProof:
+        if self._proof is None:
+            try:
+                await self._ask("term", PAUSE_S + ANSWER_S)
+                empty, ticking = spawn(self._empty.wait()), spawn(self._clock.sleep(grace_s))
+                try:
+                    await asyncio.wait({empty, ticking}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await cancel_and_wait(empty)
+                    await cancel_and_wait(ticking)
+            except ProcessError:
+                pass
+        return await self.kill()
+
+    async def kill(self) -> StopProof:
+        """Never raises. A proof that is confirmed is final; an unconfirmed kill is tried again by the next call."""
+        if self._proof is not None and self._proof.confirmed:
+            return self._proof
+        if self._killing is None or self._killing.done():
+            self._killing = spawn(self._kill(), name=f"kill {self.plan.agent}")
+        # Shared, and not ended by a caller who is cancelled.
+        return await asyncio.shield(self._killing)
+
+    async def _kill(self) -> StopProof:
+        began = time.monotonic()
+        answer: Message | None = None
+        with suppress(ProcessError):
+            answer = await self._ask("kill", KILL_S + 1.0)
+        if answer is None:
+            proof = await self._kill_from_outside(began)
+        else:
+            if answer["confirmed"]:
+                await self._shim_ended(ANSWER_S)
+            proof = _proof(answer, began, more=1)
+        self._proof = proof
+        if proof.confirmed:
+            self._close()
+        return proof
+
+    async def _kill_from_outside(self, began: float) -> StopProof:
+        """The shim is dead, stuck or stopped. What it held goes to the fork server, which kills it."""
+        swept = Swept(0, (), 0.0)
+        if self._pidfd >= 0 and not await self._shim_ended(0):
+            swept = await asyncio.to_thread(kill_subtree, self.process.pid)
+            await self._shim_ended(ANSWER_S)
+        left = await self._gone() if self.process.pid else ()
+        if left is None:
+            # Nobody saw where its processes went.
+            return _proof_of(swept, began).model_copy(update={"confirmed": False})
+        return _proof_of(Swept(swept.processes, tuple({*swept.survivors, *left}), 0.0), began)
+
+    async def _shim_ended(self, timeout_s: float) -> bool:
+        """The shim's process has ended. Without its pid (a start that was cut short) its socket must do."""
+        end = process_end(self._pidfd) if self._pidfd >= 0 else spawn(self._shim_gone.wait())
+        try:
+            done, _ = await asyncio.wait([end], timeout=timeout_s)
+            return bool(done)
+        finally:
+            end.cancel()
+
+    @property
+    def ended(self) -> bool:
+        """Its end is proven."""
+        return self._proof is not None and self._proof.confirmed
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._exit)
+
+    # -- the shim -------------------------------------------------------------------------------------------------
+
+    async def _ask(self, action: str, timeout_s: float) -> Message:
+        if self._pidfd >= 0:
+            # A process of the agent may have stopped the shim. To one that runs this means nothing.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+        return await self._control.request(action, timeout_s=timeout_s)
+
+    def _event(self, message: Message) -> None:
+        match message:
+            case {"t": "exit", "what": "worker", "status": int(status)}:
+                if not self._exit.done():
+                    self._exit.set_result(status)
+            case {"t": "exit", "what": "tool", "call": int(call), "status": int(status)}:
+                ended = self._tools.get(call)
+                if ended is not None and not ended.done():
+                    ended.set_result(status)
+            case {"t": "empty"}:
+                self._empty.set()
+            case _:
+                pass
+
+    def _control_closed(self) -> None:
+        """The worker dies with the shim, by SIGKILL."""
+        if not self._exit.done():
+            self._exit.set_result(KILLED)
+        for ended in self._tools.values():
+            if not ended.done():
+                ended.set_result(KILLED)
+        self._empty.set()
+        self._shim_gone.set()
+
+    def _stderr_readable(self) -> None:
+        try:
+            data = os.read(self._errors, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close_errors()
+            return
+        self.stderr_tail = (self.stderr_tail + data)[-STDERR_TAIL_BYTES:]
+        if self._on_stderr is not None:
+            self._on_stderr(self.plan, data)
+
+    def _stderr_text(self) -> str:
+        if self._errors >= 0:
+            self._stderr_readable()
+        text = self.stderr_tail.decode(errors="replace").strip()
+        return f"; it said: {text}" if text else ""
+
+    def _close_errors(self) -> None:
+        if self._errors >= 0:
+            self._loop.remove_reader(self._errors)
+            os.close(self._errors)
+            self._errors = -1
+
+    def _close(self) -> None:
+        self._control.close()
+        self._frames.close()
+        self._close_errors()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+async def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """See it through; a cancellation of the caller comes after it, and is not lost."""
+    task, cancelled = spawn(coroutine), False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+_NO_RESULT = "internal.no_result"
+
+
+def _failed(code: str, message: str, tail: bytes, exit_code: int | None = None) -> ToolOutcome:
+    said = tail.decode(errors="replace").strip()
+    content = f"{message} Its last output:\n{said}" if said else message
+    return ToolOutcome(ok=False, content=content, code=code, exit_code=exit_code)
+
+
+def _status(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _proof(answer: Message, began: float, more: int = 0) -> StopProof:
+    """`more`: processes beside those that the shim counted (the shim itself)."""
+    return StopProof(
+        confirmed=bool(answer["confirmed"]),
+        mechanism="signals",
+        processes=int(answer["processes"]) + more,
+        duration_ms=(time.monotonic() - began) * 1000,
+        survivors=tuple(answer["survivors"]),
+    )
+
+
+def _proof_of(swept: Swept, began: float) -> StopProof:
+    return StopProof(
+        confirmed=swept.confirmed,
+        mechanism="signals",
+        processes=swept.processes,
+        duration_ms=(time.monotonic() - began) * 1000,
+        survivors=swept.survivors,
+    )
+
+
+def _started_ticks(pid: int) -> int:
+    stat = proc_stat(pid)
+    if stat is None:
+        raise ProcessLookupError(f"no process {pid}")
+    return stat.started_ticks

@@ -1,0 +1,127 @@
+"""The fork server: started early with an empty environment, one thread and no secret; forks a shim for each agent.
+
+`ForkServer` (launcher.py) runs `COMMAND` in it. Standard library and `toka_runtime.worker` only. It adopts what a dead
+shim leaves behind and kills it; at end of file on its control socket it kills everything and ends.
+
+Control messages in: shim {id, agent} with three descriptors (control socket, worker socket, error output); out: ready
+or failed, answer {id, ok, pid}, gone {pid, status, killed, survivors}.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from importlib import import_module
+from typing import Any, NoReturn
+
+from toka_runtime.sandbox import kernel
+from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
+from toka_runtime.sandbox.descriptors import keep_only
+from toka_runtime.sandbox.shim import Shim, harden, leave
+from toka_runtime.sandbox.tree import kill_children, kill_strays, reap
+
+WORKER_MAIN = "toka_runtime.worker.loop:main"
+TOOL_FUNCTION = "toka_runtime.worker.tools:execute"
+
+COMMAND = (
+    "import sys; sys.path.extend(sys.argv[4:]); "
+    "from toka_runtime.sandbox.zygote import main; main(int(sys.argv[1]), sys.argv[2], sys.argv[3])"
+)
+"""For `python -I -S -c`: arguments are the control descriptor, the worker's main, the tool function, and the folders
+that hold the packages: no site-packages are set up, so an editable install, a wheel and a checkout are alike."""
+
+
+class Zygote:
+    def __init__(self, control: ControlSocket, worker_main: Any, tool_function: Any) -> None:
+        self._control = control
+        self._worker_main = worker_main
+        self._tool_function = tool_function
+        self._shims: set[int] = set()
+        self._gone: list[tuple[int, int]] = []
+
+    def run(self) -> None:
+        self._control.serve(self._on_message, self._on_children)
+        while not kill_children(lambda pid, status: None, timeout_s=60.0).confirmed:
+            time.sleep(0.05)
+
+    def _on_message(self, message: Message, descriptors: list[int]) -> bool:
+        answer: Message
+        try:
+            if message.get("t") != "shim" or len(descriptors) != 3:
+                raise ValueError(f"unknown request {message.get('t')!r} with {len(descriptors)} descriptors")
+            agent = str(message["agent"])
+            pid = os.fork()
+            if pid == 0:
+                self._become_shim(agent, descriptors)
+            self._shims.add(pid)
+            answer = {"ok": True, "pid": pid}
+        except (OSError, ValueError, KeyError) as error:
+            answer = {"ok": False, "error": f"{type(error).__name__}: {error}", "errno": getattr(error, "errno", None)}
+        finally:
+            close_all(descriptors)
+        self._control.send({"t": "answer", "id": message.get("id"), **answer})
+        return True
+
+    def _become_shim(self, agent: str, descriptors: list[int]) -> NoReturn:
+        code = 1
+        try:
+            reset_signals()
+            control, worker, errors = descriptors
+            keep_only(control, worker, errors_to=errors)
+            harden()
+            kernel.set_title(f"toka:{agent}")
+            # What the fork server had is frozen: collecting costs the children only what is their own.
+            gc.enable()
+            Shim(agent, self._worker_main, self._tool_function).run()
+            code = 0
+        finally:
+            leave(code)
+
+    def _on_children(self) -> None:
+        reap(self._ended)
+        if not self._gone:
+            return
+        # A shim that ended in order has left nothing. What another left has come to us.
+        swept = kill_strays(self._shims, timeout_s=2.0)
+        reap(self._ended)
+        gone, self._gone = self._gone, []
+        for pid, status in gone:
+            self._control.send(
+                {"t": "gone", "pid": pid, "status": status, "killed": swept.processes, "survivors": swept.survivors}
+            )
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid in self._shims:
+            self._shims.discard(pid)
+            self._gone.append((pid, status))
+
+
+def main(descriptor: int, worker_main: str, tool_function: str) -> None:
+    """Serve until the runtime is gone."""
+    kernel.set_title("toka:zygote")
+    control = ControlSocket(descriptor)
+    try:
+        # Before anything is forked, so that no child has to read a file later.
+        worker, tool = _load(worker_main), _load(tool_function)
+        if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+            raise OSError("this Python has no pidfd calls")
+        os.close(os.pidfd_open(os.getpid()))
+        kernel.adopt_orphans()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+        control.send({"t": "failed", "error": f"{type(error).__name__}: {error}"})
+        sys.exit(1)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    control.send({"t": "ready", "pid": os.getpid()})
+    Zygote(control, worker, tool).run()
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
