@@ -6,7 +6,7 @@ catch the narrowest class here. Codes are part of the interface: they appear in 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TokaError(Exception):
@@ -106,6 +106,10 @@ class ModelError(TokaError):
 
     code = "model.error"
 
+    usage: Any = None
+    """What the call cost until then: a `protocol.usage.TokenUsage`, which this module lies too low to name. `llm.base`
+    sets the default to no usage at all."""
+
 
 class CredentialMissing(ModelError):
     """No credential for the provider was found."""
@@ -119,10 +123,22 @@ class ModelRefused(ModelError):
     code = "model.refused"
 
 
+class PromptTooLong(ModelRefused):
+    """The conversation no longer fits the model's context: compact it and ask again."""
+
+    code = "model.prompt_too_long"
+
+
 class ModelUnavailable(ModelError):
     """The provider could not be reached or was overloaded, and retries are used up."""
 
     code = "model.unavailable"
+
+
+class GatewayLost(ModelUnavailable):
+    """The gateway process could not be started or ended under a call. The next call starts a new one."""
+
+    code = "model.gateway_lost"
 
 
 class ModelStreamBroken(ModelError):
@@ -135,3 +151,9 @@ class RecordingMiss(ModelError):
     """A replay met a request that its recording does not hold."""
 
     code = "model.recording_miss"
+
+
+class RecordingBroken(ModelError):
+    """A recording of model calls cannot be read or written."""
+
+    code = "model.recording_broken"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import AsyncGenerator
+from typing import Any, Literal, Protocol
 
+from toka_runtime.errors import ModelError
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.protocol.model import Model
@@ -46,10 +48,25 @@ class Delta(Model):
 
 
 class Retrying(Model):
+    """A try failed, or waits its turn; the next one begins after `delay_s`."""
+
     attempt: int
+    """How many tries of this call have failed so far. 0: none did, the call waits because the provider asked all calls
+    to slow down."""
     delay_s: float
     code: str
     message: str
+    discard: bool = False
+    """The text streamed so far belongs to the failed try and is void: the answer begins anew."""
+
+
+class RejectedTool(Model):
+    """A call of an offered tool whose input does not fit that tool's schema: it may not run."""
+
+    id: str
+    """Of the `tool_use` block, which stays in the content so that the model can be told."""
+    name: str
+    reason: str
 
 
 class Finished(Model):
@@ -58,18 +75,40 @@ class Finished(Model):
     content: tuple[dict[str, Any], ...]
     """Messages API content blocks, ready to be appended to the conversation."""
     stop_reason: str
-    """end_turn, tool_use, max_tokens, stop_sequence, refusal, pause_turn. A tool may run only when it is tool_use."""
+    """end_turn, tool_use, max_tokens, stop_sequence, refusal, pause_turn, model_context_window_exceeded. A tool may run
+    only when it is tool_use; with any other, `content` holds no tool_use block at all."""
     model: str
     request_id: str = ""
     request_digest: str = ""
     usage: TokenUsage = TokenUsage()
     cost_usd: float | None = None
     redactions: int = 0
+    """How many secrets were taken out of the request."""
     first_token_s: float | None = None
     duration_s: float = 0.0
+    """From the request to the end of the answer, retries included; `first_token_s` likewise."""
+    cut_tools: tuple[str, ...] = ()
+    """Names of tools whose calls were taken out of the content because the turn did not end with tool_use."""
+    rejected_tools: tuple[RejectedTool, ...] = ()
+    notice: str = ""
+    """For the operator, e.g. that the model is about to be retired."""
 
 
 ModelEvent = Delta | Retrying | Finished
+
+
+class ModelGateway(Protocol):
+    """What the supervisor holds: the gateway's client, or a fake of it."""
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """Deltas and retries, then one `Finished`. Raises ModelError; closing the generator cancels the call."""
+        ...
+
+    def last_usage(self, call: CallId) -> TokenUsage:
+        """What a cancelled call had used when it was cut, estimated."""
+        ...
+
+    async def aclose(self) -> None: ...
 
 
 class GatewaySettings(Model):
@@ -89,3 +128,7 @@ class GatewaySettings(Model):
     """Names of variables whose values are redacted beside the credential."""
     rehearsal_delay_s: float = 0.02
     """Pause between streamed pieces of a rehearsal, so that a person can watch."""
+
+
+# errors.py lies below the protocol and cannot name this type: every ModelError carries a TokenUsage from here on.
+ModelError.usage = TokenUsage()

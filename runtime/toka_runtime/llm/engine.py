@@ -1,0 +1,206 @@
+"""One model call from request to checked turn, whatever the provider: redaction, tries, assembly, recording, price.
+Runs inside the gateway process; knows no socket and no SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+
+from toka_runtime.clock import Clock
+from toka_runtime.errors import ModelError, ModelStreamBroken
+from toka_runtime.llm.assembly import Assembly
+from toka_runtime.llm.base import Delta, Finished, GatewaySettings, ModelEvent, ModelRequest, Retrying
+from toka_runtime.llm.failures import TryFailed
+from toka_runtime.llm.pacing import Backoff, CoolDown, Ramp
+from toka_runtime.llm.provider import Provider
+from toka_runtime.llm.recording import Recording, Tape
+from toka_runtime.llm.redact import Redactor
+from toka_runtime.llm.request import digest_of, redact_request, request_body
+from toka_runtime.protocol.usage import TokenUsage
+
+_WAIT_SHOWN_S = 0.25
+
+Price = Callable[[str, TokenUsage], float | None]
+"""(model, usage) → US dollars; None when unpriced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the call has cost so far, without the text of the try that runs: whoever cancels the call can then tell."""
+
+    usage: TokenUsage
+
+
+class Engine:
+    """Shared by all calls of a gateway."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        settings: GatewaySettings,
+        clock: Clock,
+        redactor: Redactor,
+        *,
+        default_model: str,
+        price: Price | None = None,
+        recording: Recording | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        rng = rng or random.Random()  # noqa: S311 - spreads waits, guards nothing
+        self.provider = provider
+        self.settings = settings
+        self.clock = clock
+        self.redactor = redactor
+        self.default_model = default_model
+        self.price = price
+        self.recording = recording
+        self.backoff = Backoff(settings.max_retry_delay_s, rng)
+        self.cool_down = CoolDown(clock, rng)
+        self.ramp = Ramp()
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | Spent]:
+        """Delta, Retrying and Spent as they come, Finished last. Raises ModelError, which tells what was spent; closing
+        the generator ends the try that runs, upstream too."""
+        return _Call(self, request).run()
+
+    async def aclose(self) -> None:
+        await self.provider.aclose()
+        if self.recording is not None:
+            self.recording.close()
+
+
+class _Call:
+    """One call over all its tries."""
+
+    def __init__(self, engine: Engine, request: ModelRequest) -> None:
+        self._engine = engine
+        clean, self._redactions = redact_request(request, engine.redactor)
+        self._request = clean.model_copy(update={"model": clean.model or engine.default_model})
+        self._digest = digest_of(request_body(self._request, self._request.model))
+        self._tape: Tape | None = None
+        self._began = engine.clock.monotonic()
+        self._first_token_s: float | None = None
+        self._request_id = ""
+        self._spent = TokenUsage()
+        self._failed = 0
+
+    async def run(self) -> AsyncGenerator[ModelEvent | Spent]:
+        if self._engine.recording is not None:
+            self._tape = self._engine.recording.tape(self._request)
+        try:
+            async with aclosing(self._tries()) as events:
+                async for event in events:
+                    yield event
+        except (asyncio.CancelledError, GeneratorExit):
+            if self._tape is not None:
+                self._tape.cancelled()
+            raise
+
+    async def _tries(self) -> AsyncGenerator[ModelEvent | Spent]:
+        engine = self._engine
+        while True:
+            while (wait_s := engine.cool_down.remaining_s()) > 0:
+                if wait_s >= _WAIT_SHOWN_S:
+                    message = "the provider asked all calls to slow down"
+                    yield Retrying(attempt=self._failed, delay_s=wait_s, code="model.cooling_down", message=message)
+                await engine.clock.sleep(wait_s)
+            assembly = Assembly(self._request.tools)
+            delivered = False
+            try:
+                async with aclosing(self._one_try(assembly)) as events:
+                    async for event in events:
+                        delivered = delivered or isinstance(event, Delta)
+                        yield event
+                outcome = assembly.end()
+            except TryFailed as failure:
+                outcome = failure
+            except ModelStreamBroken as error:
+                outcome = TryFailed(error, retryable=True)
+            if isinstance(outcome, Finished):
+                if self._tape is not None:
+                    self._tape.whole()
+                    self._tape.close()
+                yield self._completed(outcome)
+                return
+            if assembly.started:
+                self._spent += assembly.usage
+                yield Spent(self._spent)
+            delay_s = self._delay_or_raise(outcome)
+            error = outcome.error
+            message = engine.redactor.text(error.message)
+            if outcome.retry_after_s is not None and outcome.retry_after_s > engine.settings.max_retry_delay_s:
+                message += f"; it asked for {outcome.retry_after_s:.0f} s, capped"
+            yield Retrying(attempt=self._failed, delay_s=delay_s, code=error.code, message=message, discard=delivered)
+            await engine.clock.sleep(delay_s)
+
+    async def _one_try(self, assembly: Assembly) -> AsyncGenerator[Delta | Spent]:
+        tape = self._tape
+        if tape is not None:
+            tape.begin_try()
+        async with AsyncExitStack() as stack:
+            async with self._engine.ramp.place():
+                opened = await stack.enter_async_context(self._engine.provider.open(self._request, self._failed + 1))
+            self._request_id = opened.request_id
+            if tape is not None:
+                tape.opened(opened.request_id)
+            async for event in opened.events:
+                if tape is not None:
+                    tape.event(event)
+                begun = assembly.started
+                delta = assembly.feed(event)
+                if delta is not None:
+                    if self._first_token_s is None:
+                        self._first_token_s = self._engine.clock.monotonic() - self._began
+                    yield delta
+                elif assembly.started and not begun:
+                    yield Spent(self._spent + assembly.usage)
+                if assembly.finished is not None:
+                    return
+
+    def _delay_or_raise(self, failure: TryFailed) -> float:
+        """The wait before the next try, in seconds. Raises the ModelError when there is to be none."""
+        engine = self._engine
+        self._failed += 1
+        delay_s = None
+        if failure.retryable and self._failed < engine.settings.max_attempts:
+            delay_s = failure.fixed_delay_s
+            if delay_s is None:
+                delay_s = engine.backoff.delay_s(self._failed, failure.retry_after_s)
+                if failure.shared:
+                    engine.cool_down.hold(delay_s)
+        if self._tape is not None:
+            self._tape.failed(failure, delay_s)
+            if delay_s is None:
+                self._tape.close()
+        if delay_s is None:
+            raise self._final(failure)
+        return delay_s
+
+    def _final(self, failure: TryFailed) -> ModelError:
+        error = failure.error
+        tries = f" after {self._failed} tries" if self._failed > 1 else ""
+        final = type(error)(self._engine.redactor.text(error.message) + tries, hint=error.hint)
+        final.usage = self._spent
+        return final
+
+    def _completed(self, turn: Finished) -> Finished:
+        engine = self._engine
+        usage = self._spent + turn.usage
+        model = turn.model or self._request.model
+        cost_usd = 0.0 if engine.provider.free else engine.price(model, usage) if engine.price else None
+        return turn.model_copy(
+            update={
+                "model": model,
+                "usage": usage,
+                "cost_usd": cost_usd,
+                "request_id": self._request_id,
+                "request_digest": self._digest,
+                "redactions": self._redactions,
+                "first_token_s": self._first_token_s,
+                "duration_s": engine.clock.monotonic() - self._began,
+                "notice": engine.provider.notice(self._request.model),
+            }
+        )
