@@ -20,8 +20,7 @@ from toka_runtime.worker.toolbox.failure import ToolFailure, fail
 from toka_runtime.worker.toolbox.files import edit_file, read_file, write_file
 from toka_runtime.worker.toolbox.search import list_files, search_text
 
-DEADLINE_MARGIN_S = 3.0
-"""The tool ends itself this long before whoever started it would kill it, so that its partial result is not lost."""
+_TICK_S = 0.25
 
 
 def _fetch_url(context: ToolContext) -> ToolResult:
@@ -94,26 +93,31 @@ def _guarded(tool: Callable[[ToolContext], ToolResult], context: ToolContext) ->
 
 def _own_timeout(request: dict[str, Any]) -> float:
     granted = float(request.get("timeout_s", 120.0))
-    own = granted - DEADLINE_MARGIN_S if granted > 2 * DEADLINE_MARGIN_S else granted / 2
-    return min(own, float(request["arguments"].get("timeout_s", own)))
+    return min(granted, float(request["arguments"].get("timeout_s", granted)))
 
 
 @contextmanager
 def _alarm(seconds: float) -> Generator[None]:
-    """Interrupt work that takes too long, such as a regular expression that backtracks for ever."""
+    """Interrupt work that takes too long, such as a regular expression that backtracks for ever. Ticks are counted, not
+    time: while the agent is paused none comes."""
+    left = max(round(seconds / _TICK_S), 1)
 
-    def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise ToolFailure("tool.timeout", f"stopped after {seconds:g} s: ask for less at once")
+    def tick(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise ToolFailure("tool.timeout", f"stopped after {seconds:g} s: ask for less at once")
 
     if seconds <= 0:
         yield
         return
     try:
-        before = signal.signal(signal.SIGALRM, ring)
+        before = signal.signal(signal.SIGALRM, tick)
     except ValueError:  # only the main thread may; elsewhere the deadline of the caller holds
         yield
         return
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    interval = min(_TICK_S, seconds)
+    signal.setitimer(signal.ITIMER_REAL, interval, interval)
     try:
         yield
     finally:

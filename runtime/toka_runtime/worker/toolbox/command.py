@@ -22,8 +22,10 @@ DRAIN_S = 0.3
 LIVE_BYTES = 8 << 20
 """More output than this is not passed on live; the result still has its head and tail."""
 _CHUNK = 65536
+_LOOK_S = 0.5
+_SLACK_S = 0.5
 # They make a shell run other code before the command, or instead of it.
-_UNSAFE_NAMES = ("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "IFS")
+_UNSAFE_NAMES = ("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "IFS", "CDPATH")
 
 
 @dataclass
@@ -130,13 +132,19 @@ def _until_ended(
     until: float,
     leave: frozenset[int],
 ) -> bool:
+    before = time.monotonic()
     while process.poll() is None:
-        left = until - time.monotonic()
+        left = until - before
         if left <= 0:
             return True
         # Without a pidfd nothing wakes us when the command ends and its pipes stay open.
-        _pump(selector, live, min(left, 0.5))
+        wait_s = min(left, _LOOK_S)
+        _pump(selector, live, wait_s)
         reap(leave, known=process.pid)
+        now = time.monotonic()
+        # The agent was paused, and so was this process: that time does not count.
+        until += max(now - before - wait_s - _SLACK_S, 0.0)
+        before = now
     return False
 
 

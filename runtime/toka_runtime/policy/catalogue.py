@@ -1,0 +1,140 @@
+"""The capability catalogue: what each permission name means, as data.
+
+The shipped catalogue is `configs/capabilities.toml`; operators add their own file. A name that no entry defines grants
+nothing. Every rule's examples are tried when a file is loaded, so a rule that does not mean what it says never runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from toka_runtime.errors import PolicyError
+from toka_runtime.paths import shipped_configs
+from toka_runtime.policy.catalogue_file import Capability, Draft, check_examples, read_table
+from toka_runtime.policy.remedies import Remedies
+from toka_runtime.protocol.capability import OperationKind, PathRule
+
+FILE_NAME = "capabilities.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    capabilities: Mapping[str, Capability]
+    """By canonical name, in the order of the files: narrow ones first."""
+    synonyms: Mapping[str, str]
+    """Other spelling → canonical name."""
+    baseline: tuple[str, ...]
+    """Every agent has these."""
+    with_execute: tuple[str, ...]
+    """An agent that may run any program has these too."""
+    deny_read: tuple[PathRule, ...]
+    deny_write: tuple[PathRule, ...]
+    deny_environment: frozenset[str]
+    broad_suffixes: frozenset[str]
+    """A wildcard host directly below one of these would cover unrelated owners."""
+    remedies: Remedies
+
+    def canonical(self, name: str) -> str | None:
+        """The name that the catalogue uses, None for one that it does not define."""
+        return name if name in self.capabilities else self.synonyms.get(name)
+
+    def defines(self, name: str) -> bool:
+        return self.canonical(name) is not None
+
+    def nearest(self, name: str) -> str:
+        """The known name that an unknown one may have meant; "" when none is near."""
+        return next(iter(difflib.get_close_matches(name, [*self.capabilities, *self.synonyms], 1, 0.75)), "")
+
+    def closure(self, name: str) -> tuple[str, ...]:
+        """A canonical name and everything that it includes."""
+        found: dict[str, None] = {}
+        waiting = [name]
+        while waiting:
+            current = waiting.pop()
+            if current not in found:
+                found[current] = None
+                waiting += reversed(self.capabilities[current].includes)
+        return tuple(found)
+
+
+def load_catalogue(extra: Path | None = None) -> Catalogue:
+    """The shipped catalogue, extended by an operator's file. Raises PolicyError naming file, entry and rule."""
+    return _shipped() if extra is None else _build([shipped_configs() / FILE_NAME, extra])
+
+
+@lru_cache(1)
+def _shipped() -> Catalogue:
+    return _build([shipped_configs() / FILE_NAME])
+
+
+def _build(files: list[Path]) -> Catalogue:
+    draft = Draft()
+    for file in files:
+        try:
+            table = tomllib.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise PolicyError(f"the capability catalogue {file} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise PolicyError(f"the capability catalogue {file} is not valid TOML: {error}") from error
+        read_table(table, file, draft)
+    _check_names(draft)
+    check_examples(draft)
+    return Catalogue(
+        capabilities=MappingProxyType(dict(draft.capabilities)),
+        synonyms=MappingProxyType(dict(draft.synonyms)),
+        baseline=tuple(draft.baseline),
+        with_execute=tuple(draft.with_execute),
+        deny_read=tuple(draft.deny_read),
+        deny_write=tuple(draft.deny_write),
+        deny_environment=frozenset(draft.deny_environment),
+        broad_suffixes=frozenset(draft.broad_suffixes),
+        remedies=_remedies(draft),
+    )
+
+
+def _check_names(draft: Draft) -> None:
+    known = draft.capabilities
+    for capability in known.values():
+        for name in capability.synonyms:
+            other = name if name in known else draft.synonyms.get(name, capability.name)
+            if other != capability.name:
+                raise PolicyError(f"capability {capability.name}: its synonym {name!r} already means {other}")
+            draft.synonyms[name] = capability.name
+        for name in capability.includes:
+            if name not in known:
+                raise PolicyError(f"capability {capability.name} includes {name!r}, which is not defined")
+    for name in [*draft.baseline, *draft.with_execute]:
+        if name not in known:
+            raise PolicyError(f"[baseline] names {name!r}, which is not defined")
+    for name in known:
+        _check_cycle(name, (), draft)
+
+
+def _check_cycle(name: str, path: tuple[str, ...], draft: Draft) -> None:
+    if name in path:
+        raise PolicyError(f"capabilities include each other: {' → '.join((*path, name))}")
+    for inner in draft.capabilities[name].includes:
+        _check_cycle(inner, (*path, name), draft)
+
+
+def _remedies(draft: Draft) -> Remedies:
+    offered = [capability for capability in draft.capabilities.values() if capability.suggest]
+    kinds = {"network": OperationKind.CONNECT}
+    return Remedies(
+        read=tuple(rule for capability in offered for rule in capability.rights.read),
+        write=tuple(rule for capability in offered for rule in capability.rights.write),
+        execute=tuple(rule for capability in offered for rule in capability.rights.execute),
+        network=tuple(rule for capability in offered for rule in capability.rights.network),
+        by_scope=tuple(
+            (kinds[capability.scope], capability.name)
+            for capability in offered
+            if capability.scope_required and capability.scope in kinds
+        ),
+        model=next((capability.name for capability in offered if capability.rights.model), ""),
+    )
