@@ -38,27 +38,34 @@ def stable_digest(request: ModelRequest) -> str:
     return digest_of([list(request.system), sorted(str(tool.get("name")) for tool in request.tools)])[:16]
 
 
-class Recording:
-    """The file, open for writing."""
+def create_recording(path: Path) -> None:
+    """Make the file, empty, readable by its owner only. Raises RecordingBroken, also when it exists already: no
+    recording is overwritten."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise RecordingBroken(f"recording {path} exists already", hint="choose another file name") from None
+    except OSError as error:
+        raise RecordingBroken(f"recording {path} cannot be written: {error.strerror}") from None
 
-    def __init__(self, path: Path, provider: str, clock: Clock, redactor: Redactor, *, again: bool = False) -> None:
-        """A file that exists already is never overwritten; `again`: it is ours, from before a restart. Raises
-        RecordingBroken."""
+
+class Recording:
+    """The file, open for writing at its end."""
+
+    def __init__(self, path: Path, provider: str, clock: Clock, redactor: Redactor) -> None:
+        """Of a file that `create_recording` has made, in this process or one before. Raises RecordingBroken."""
         self._path = path
         self._clock = clock
         self._redactor = redactor
         self._broken: RecordingBroken | None = None
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if again else os.O_EXCL)
         try:
-            self._fd = os.open(path, flags, 0o600)
-        except FileExistsError:
-            raise RecordingBroken(f"recording {path} exists already", hint="choose another file name") from None
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            empty = os.fstat(self._fd).st_size == 0
         except OSError as error:
             raise RecordingBroken(f"recording {path} cannot be written: {error.strerror}") from None
-        if not again:
-            self._write(
-                {"toka_recording": VERSION, "made_by": __version__, "provider": provider, "at": clock.now().isoformat()}
-            )
+        if empty:
+            at = clock.now().isoformat()
+            self._write({"toka_recording": VERSION, "made_by": __version__, "provider": provider, "at": at})
 
     def tape(self, request: ModelRequest) -> Tape:
         """One call begins. Raises RecordingBroken when something could not be written before: a recording with holes is

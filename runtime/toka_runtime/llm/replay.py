@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from toka_runtime import errors
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ModelError, ModelUnavailable, RecordingBroken, RecordingMiss
 from toka_runtime.llm.base import CallContext, ModelRequest
 from toka_runtime.llm.failures import TryFailed
 from toka_runtime.llm.provider import Opened, RawEvent
 from toka_runtime.llm.recording import VERSION, stable_digest
+from toka_runtime.llm.wire import error_tree
 
 Key = tuple[str, int, int, int]
 
@@ -181,11 +181,4 @@ def _name(key: Key) -> str:
     return f"agent {agent}, task {task + 1}, attempt {attempt}, turn {turn}"
 
 
-def _tree(kind: type[ModelError]) -> dict[str, type[ModelError]]:
-    found = {kind.code: kind}
-    for below in kind.__subclasses__():
-        found.update(_tree(below))
-    return found
-
-
-_ERRORS = _tree(errors.ModelError)
+_ERRORS = error_tree(ModelError)
