@@ -1,0 +1,101 @@
+"""Telling denials: the first at once, the same again as a count. Never dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from toka_runtime.aio import cancel_and_wait, spawn
+from toka_runtime.clock import Clock
+from toka_runtime.errors import StoreError
+from toka_runtime.protocol.capability import Denial
+from toka_runtime.protocol.events import Event, OperationDenied
+
+FOLD_S = 1.0
+"""Equal denials within so long are told together."""
+_MAX_KINDS = 256
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+@dataclass
+class _Folded:
+    denial: Denial
+    task: int
+    told_at: float
+    waiting: int = 0
+    """How many have not been told yet."""
+
+
+class DenialLog:
+    """For one run. `flush` before the run ends."""
+
+    def __init__(self, emit: Emit, clock: Clock) -> None:
+        self._emit = emit
+        self._clock = clock
+        self._kinds: dict[tuple[object, ...], _Folded] = {}
+        self._timer: asyncio.Task[None] | None = None
+        self._asleep = False
+        """The timer waits for time only, so it can be cancelled without losing count."""
+
+    async def tell(self, denial: Denial, task: int) -> None:
+        """Raises StoreError when an event cannot be written; what was not told stays counted."""
+        operation = denial.operation
+        key = (operation.kind, operation.target, operation.tool, denial.capability, denial.layer, denial.rule, task)
+        folded = self._kinds.get(key)
+        if folded is None:
+            await self._make_room()
+            folded = self._kinds[key] = _Folded(denial, task, self._clock.monotonic())
+            folded.waiting = 1
+            await self._tell(folded)
+            return
+        folded.waiting += 1
+        folded.denial = denial
+        if self._clock.monotonic() - folded.told_at >= FOLD_S:
+            await self._tell(folded)
+        elif self._timer is None or self._timer.done():
+            self._timer = spawn(self._tell_later(), name="denials")
+
+    async def flush(self) -> None:
+        """Tell what is still counted. Raises StoreError."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            if self._asleep:
+                await cancel_and_wait(timer)
+            else:
+                await asyncio.wait([timer])
+        for folded in list(self._kinds.values()):
+            await self._tell(folded)
+
+    async def _tell(self, folded: _Folded) -> None:
+        count, folded.waiting = folded.waiting, 0
+        if not count:
+            return
+        before, folded.told_at = folded.told_at, self._clock.monotonic()
+        try:
+            await self._emit(OperationDenied(denial=folded.denial, task=folded.task, count=count))
+        except StoreError:
+            folded.waiting += count
+            folded.told_at = before
+            raise
+
+    async def _tell_later(self) -> None:
+        while self._timer is not None and any(folded.waiting for folded in self._kinds.values()):
+            self._asleep = True
+            try:
+                await self._clock.sleep(FOLD_S)
+            finally:
+                self._asleep = False
+            for folded in list(self._kinds.values()):
+                try:
+                    await self._tell(folded)
+                except StoreError:
+                    # Counted still. The next operation meets the same store, and its error ends the run.
+                    return
+
+    async def _make_room(self) -> None:
+        if len(self._kinds) >= _MAX_KINDS:
+            oldest = min(self._kinds, key=lambda key: self._kinds[key].told_at)
+            await self._tell(self._kinds[oldest])
+            del self._kinds[oldest]
