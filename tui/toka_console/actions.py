@@ -1,0 +1,230 @@
+"""The registry of actions: the one source of keys, footer, help, palette and `:` forms.
+
+An action is data; what it does is the handler of the same id (`handlers.py`), and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from toka_runtime.protocol.states import LIVE, AgentState
+
+if TYPE_CHECKING:
+    from toka_console.identity import AgentKey
+    from toka_console.state import AgentEntry, ConsoleState
+
+Group = Literal["Move", "Look", "Contain", "Destroy", "Start", "Console"]
+Takes = Literal["", "agent", "text"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an action is judged by, taken at the key press."""
+
+    screen: str
+    state: ConsoleState | None
+    focus: AgentKey | None
+    stopping: bool = False
+
+    @property
+    def entry(self) -> AgentEntry | None:
+        if self.state is None or self.focus is None:
+            return None
+        return self.state.agents.get(self.focus)
+
+
+def always(context: Context) -> str:
+    return ""
+
+
+def needs_state(context: Context) -> str:
+    return "" if context.state is not None else "the runtime is not open yet"
+
+
+def needs_agent(context: Context) -> str:
+    return needs_state(context) or ("" if context.entry is not None else "no agent is selected")
+
+
+Check = Callable[[Context], str]
+AgentCheck = Callable[["ConsoleState", "AgentEntry"], str]
+
+
+def _on_agent(check: AgentCheck) -> Check:
+    """A check of the focused agent, after those that every command to it needs."""
+
+    def disabled(context: Context) -> str:
+        state, entry = context.state, context.entry
+        if state is None or entry is None:
+            return needs_agent(context)
+        if context.stopping:
+            return "the console is stopping"
+        link = state.link_of(entry.key)
+        if link is None or not state.is_up(entry.key.host):
+            return f"host {entry.key.host} is not reachable"
+        return link.read_only or check(state, entry)
+
+    return disabled
+
+
+def _unconfirmed(state: ConsoleState, entry: AgentEntry) -> str:
+    pending = state.pending_of(entry.key)
+    if pending is None or pending.unknown:
+        return ""
+    return f"{pending.text} {entry.key.name} is not confirmed yet"
+
+
+@_on_agent
+def can_pause(state: ConsoleState, entry: AgentEntry) -> str:
+    now = entry.view.state
+    wrong = "" if now is AgentState.RUNNING else f"only a running agent can be paused; it is {now.value}"
+    return _unconfirmed(state, entry) or wrong
+
+
+@_on_agent
+def can_resume(state: ConsoleState, entry: AgentEntry) -> str:
+    now = entry.view.state
+    wrong = "" if now is AgentState.PAUSED else f"only a paused agent can be resumed; it is {now.value}"
+    return _unconfirmed(state, entry) or wrong
+
+
+@_on_agent
+def can_toggle(state: ConsoleState, entry: AgentEntry) -> str:
+    now = entry.view.state
+    able = now in (AgentState.RUNNING, AgentState.PAUSED)
+    return _unconfirmed(state, entry) or ("" if able else f"it is {now.value}: nothing to pause or resume")
+
+
+@_on_agent
+def can_kill(state: ConsoleState, entry: AgentEntry) -> str:
+    view = entry.view
+    if view.state in LIVE or view.survivors or (view.state is AgentState.PENDING and view.requested):
+        return ""
+    return f"nothing of it runs; it is {view.state.value}"
+
+
+@_on_agent
+def can_restart(state: ConsoleState, entry: AgentEntry) -> str:
+    return _unconfirmed(state, entry) or ("" if entry.view.run is not None else "it has not run yet: S starts it")
+
+
+@_on_agent
+def can_start(state: ConsoleState, entry: AgentEntry) -> str:
+    view = entry.view
+    if view.state in LIVE:
+        return f"it is {view.state.value} already"
+    asked = view.state is AgentState.PENDING and view.requested
+    return _unconfirmed(state, entry) or ("it is asked to start already" if asked else "")
+
+
+def _fleet(context: Context) -> str:
+    state = context.state
+    if state is None:
+        return needs_state(context)
+    if context.stopping:
+        return "the console is stopping"
+    if not any(state.is_up(host) for host in state.hosts):
+        return "no host is reachable"
+    return next((host.link.read_only for host in state.hosts.values() if host.link.read_only), "")
+
+
+@dataclass(frozen=True)
+class Action:
+    id: str
+    title: str
+    """A word or two, for the footer and the palette."""
+    help: str
+    group: Group
+    form: str
+    """Word after `:`."""
+    keys: tuple[str, ...] = ()
+    """Default keys: a printable character, or a Textual key name."""
+    screens: frozenset[str] | None = None
+    """Where it can be used; None: everywhere."""
+    also: tuple[tuple[str, str], ...] = ()
+    """More default keys, each on one screen: (screen, key)."""
+    aliases: tuple[str, ...] = ()
+    takes: Takes = ""
+    dangerous: bool = False
+    changes_state: bool = False
+    footer: int = 0
+    """Order in the footer, the lowest first; 0: not there."""
+    disabled: Check = always
+    """Why it cannot be done now; "" when it can."""
+
+    def on(self, screen: str) -> bool:
+        return self.screens is None or screen in self.screens
+
+
+def _on(*screens: str) -> frozenset[str]:
+    return frozenset(screens)
+
+
+_AGENTS = _on("fleet", "agent", "output")
+_DEEPER = ("agent", "output", "denials", "call", "specs", "help", "diagnostics")
+_LISTS = _on("fleet", "denials")
+
+ACTIONS: tuple[Action, ...] = (
+    Action("cursor.down", "down", "next row", "Move", "down", ("j", "down")),
+    Action("cursor.up", "up", "row before", "Move", "up", ("k", "up")),
+    Action("cursor.top", "top", "first row", "Move", "top", ("g", "home")),
+    Action("cursor.bottom", "bottom", "last row; output follows again", "Move", "bottom", ("G", "end")),
+    Action("cursor.half_down", "half down", "half a page down", "Move", "half-down", ("ctrl+d",)),
+    Action("cursor.half_up", "half up", "half a page up", "Move", "half-up", ("ctrl+u",)),
+    Action("cursor.page_down", "page down", "a page down", "Move", "page-down", ("pagedown",)),
+    Action("cursor.page_up", "page up", "a page up", "Move", "page-up", ("pageup",)),
+    Action("pane.next", "pane", "next pane", "Move", "next-pane", ("tab",)),
+    Action("pane.previous", "pane back", "pane before", "Move", "previous-pane", ("shift+tab",)),
+    Action("turn.previous", "turn before", "turn or task before", "Move", "previous-turn", ("{",),
+           screens=_on("output", "agent")),
+    Action("turn.next", "next turn", "next turn or task", "Move", "next-turn", ("}",), screens=_on("output", "agent")),
+    Action("row.open", "open", "open what is under the cursor", "Look", "open", ("enter",), footer=1,
+           screens=_on("fleet", "denials", "agent"), disabled=needs_state),
+    Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",)),
+    Action("screen.agent", "agent", "one agent: identity, gauges, tasks, actions", "Look", "agent", ("2",),
+           takes="agent", disabled=needs_agent),
+    Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("3", "o"),
+           takes="agent", footer=2, disabled=needs_agent),
+    Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",)),
+    Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
+    Action("output.follow", "follow", "follow the output again", "Look", "follow", ("F",), screens=_AGENTS),
+    Action("history.back", "last screen", "the screen before", "Look", "history-back", ("-", "[")),
+    Action("history.forward", "forward", "forward again in the history of screens", "Look", "history-forward", ("]",)),
+    Action("view.filter", "filter", "text, !not, -f fuzzy, key:value", "Look", "filter", ("/",), screens=_LISTS,
+           takes="text", footer=7),
+    Action("view.command", "command", "type a command; TAB completes", "Console", "command", (":",), footer=8),
+    Action("view.palette", "palette", "all actions, searchable", "Console", "palette", ("ctrl+p",)),
+    Action("screen.help", "help", "keys and commands", "Console", "help", ("?",), footer=9, aliases=("keys",)),
+    Action("screen.diagnostics", "diagnostics", "event rate, stalls, memory, dropped counters", "Console",
+           "diagnostics", ("f12",)),
+    Action("view.redraw", "redraw", "draw everything again", "Console", "redraw", ("ctrl+l",)),
+    Action("view.theme", "theme", "change the theme", "Console", "theme", takes="text"),
+    Action("screen.back", "back", "one screen back; on the Fleet: clear the filter", "Look", "back", ("escape",),
+           also=tuple((screen, "q") for screen in _DEEPER),
+           footer=10),
+    Action("agent.toggle", "pause/resume", "pause a running agent, resume a paused one", "Contain", "toggle", ("p",),
+           takes="agent", screens=_AGENTS, changes_state=True, footer=3, disabled=can_toggle),
+    Action("agent.pause", "pause", "pause a running agent", "Contain", "pause", takes="agent", changes_state=True,
+           disabled=can_pause),
+    Action("agent.resume", "resume", "resume a paused agent", "Contain", "resume", takes="agent", changes_state=True,
+           disabled=can_resume),
+    Action("fleet.freeze", "freeze all", "pause all that run (then enter); again: thaw", "Contain", "freeze",
+           ("!",), changes_state=True, footer=4, disabled=_fleet, aliases=("thaw",)),
+    Action("agent.start", "start", "start an agent", "Start", "start", ("S",), takes="agent", screens=_AGENTS,
+           changes_state=True, footer=7, disabled=can_start),
+    Action("fleet.start", "start all", "start every loaded agent in dependency order", "Start", "start-all",
+           changes_state=True, disabled=_fleet),
+    Action("agent.kill", "kill", "kill the agent's whole process tree, now", "Destroy", "kill", ("K",), takes="agent",
+           screens=_AGENTS, dangerous=True, changes_state=True, footer=5, disabled=can_kill),
+    Action("agent.restart", "restart", "end this run and begin a new one", "Destroy", "restart", ("R",), takes="agent",
+           screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=can_restart),
+    Action("app.quit", "quit", "stop what runs (after asking) and leave", "Console", "quit", ("ctrl+q",),
+           also=(("fleet", "q"),), footer=11, aliases=("q",)),
+)  # fmt: skip
+
+BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
+BY_FORM: dict[str, Action] = {
+    form: action for action in ACTIONS for form in (action.form, *action.aliases)
+}  # fmt: skip
+SCREENS = ("fleet", *_DEEPER)

@@ -1,0 +1,330 @@
+"""The app: wiring of session, bridge, screens, keys and actions. What things do is in their own modules."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import App
+from textual.driver import Driver
+
+from toka_console import keymap, themes
+from toka_console.actions import BY_ID, Context
+from toka_console.diagnostics import Diagnostics
+from toka_console.navigation import History, Place
+from toka_console.panes.command_line import LineKind
+from toka_console.screens.base import ConsoleScreen
+from toka_console.screens.fleet import FleetScreen
+from toka_console.session import Session
+from toka_runtime import aio
+from toka_runtime.clock import SystemClock
+from toka_runtime.errors import TokaError
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+
+    from toka_console.bridge import Bridge
+    from toka_console.dialogs.confirm import Question
+    from toka_console.identity import AgentKey
+    from toka_runtime.client.base import RuntimeClient
+    from toka_runtime.clock import Clock
+    from toka_runtime.protocol.commands import Command
+
+_SCREENS = {
+    "agent": ("toka_console.screens.agent", "AgentScreen"),
+    "output": ("toka_console.screens.output", "OutputScreen"),
+    "denials": ("toka_console.screens.denials", "DenialsScreen"),
+    "call": ("toka_console.screens.call", "CallScreen"),
+    "specs": ("toka_console.screens.specs", "SpecsScreen"),
+    "help": ("toka_console.screens.help", "HelpScreen"),
+    "diagnostics": ("toka_console.screens.diagnostics", "DiagnosticsScreen"),
+}
+
+
+def _action_provider() -> type[Provider]:
+    from toka_console.palette_provider import ActionProvider
+
+    return ActionProvider
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the console had to leave; printed after the terminal is its own again."""
+
+    code: str
+    message: str
+    hint: str = ""
+    trace: str = ""
+
+
+class ConsoleApp(App[None], inherit_bindings=False):
+    """`open_client` opens the runtime's client; it is called after the first frame is on screen."""
+
+    CSS_PATH = "console.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = ""
+    ALLOW_SELECT = False
+    TITLE = "toka"
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_action_provider}
+
+    def __init__(
+        self,
+        open_client: Callable[[], Awaitable[RuntimeClient]],
+        *,
+        clock: Clock | None = None,
+        settings_file: Path | None = None,
+        start_fleet: bool = True,
+        driver_class: type[Driver] | None = None,
+        colour: bool = True,
+    ) -> None:
+        super().__init__(driver_class=driver_class, ansi_color=None if colour else True)
+        self.use_command_palette = True
+        self.session = Session(clock or SystemClock(), Diagnostics(), colour=colour)
+        self.keymap: keymap.Keymap = keymap.build()[0]
+        self.history = History()
+        self.bridge: Bridge | None = None
+        self.failure: Failure | None = None
+        self.stopping = False
+        self._open_client = open_client
+        self._settings_file = settings_file
+        self._start_fleet = start_fleet
+        self._tasks = aio.TaskOwner(self._task_failed)
+        self._tick_due = 0.0
+        self._screens: dict[str, ConsoleScreen] = {}
+        for theme in themes.THEMES.values():
+            self.register_theme(theme)
+        self.set_reactive(App.theme, self.session.theme)
+
+    # -- start and end --------------------------------------------------------------------------------------------
+
+    def get_default_screen(self) -> ConsoleScreen:
+        screen = self._screens["fleet"] = FleetScreen(self.session, self)
+        self.install_screen(screen, "fleet")  # pyright: ignore[reportUnknownMemberType] # open in Textual
+        return screen
+
+    def on_mount(self) -> None:
+        terminal = getattr(self._driver, "terminal", None)
+        if terminal is not None:
+            self.session.terminal_delay = lambda: terminal.delay_s
+        self.call_after_refresh(self._first_frame_is_drawn)
+
+    def _first_frame_is_drawn(self) -> None:
+        gc.freeze()
+        self._tasks.spawn(self._start(), name="start")
+
+    async def _start(self) -> None:
+        # Imports are done in a thread: they take the interpreter's time, not the loop's turn.
+        await asyncio.to_thread(importlib.import_module, "toka_console.bridge")
+        await asyncio.to_thread(importlib.import_module, "toka_console.handlers")
+        await self._load_settings()
+        from toka_console.bridge import Bridge
+
+        client = await self._open_client()
+        self.bridge = Bridge(self.session, client, self.repaint)
+        await self.bridge.open()
+        self.session.phase = ""
+        gc.freeze()
+        self._tick_due = asyncio.get_running_loop().time() + 1.0
+        self.set_interval(1.0, self._tick, name="tick")
+        self.repaint()
+        if self._start_fleet:
+            self.perform("fleet.start")
+
+    async def _load_settings(self) -> None:
+        if self._settings_file is None:
+            return
+        from toka_console import settings
+
+        loaded, problems = await asyncio.to_thread(settings.load, self._settings_file)
+        texts = [problem.text(self._settings_file) for problem in problems]
+        if not texts:
+            built, conflicts = keymap.build(loaded.keys)
+            texts = [f"{self._settings_file}: {conflict}" for conflict in conflicts]
+            if not texts:
+                self.session.settings, self.keymap = loaded, built
+                self.use_theme(loaded.theme)
+        if texts:
+            more = f" (+{len(texts) - 1} more)" if len(texts) > 1 else ""
+            self.say(f"{texts[0]}{more}; defaults are used", "warn")
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        if isinstance(error, TokaError):
+            self.failure = Failure(error.code, error.message, error.hint)
+        else:
+            trace = "".join(traceback.format_exception(error))
+            self.failure = Failure("console.internal", f"{name}: {error or type(error).__name__}", trace=trace)
+        self.exit(return_code=1)
+
+    def stop(self) -> None:
+        """End what runs, show how far that is, then leave. A second call changes nothing."""
+        if not self.stopping:
+            self.stopping = True
+            self.session.phase = "stopping"
+            self.repaint()
+            self._tasks.spawn(self._stop(), name="stop")
+
+    async def _stop(self) -> None:
+        await self.aclose()
+        self.exit(return_code=self.return_code or 0)
+
+    async def aclose(self) -> None:
+        """Close the client: a local one leaves no process. Safe to call twice."""
+        if self.bridge is not None:
+            await self.bridge.aclose()
+
+    async def finish(self) -> None:
+        """After the screen has gone: close what is still open (a start that never ended, a crash)."""
+        await self.aclose()
+        await self._tasks.aclose()
+
+    def _tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self.session.diagnostics.tick(now, now - self._tick_due)
+        self._tick_due = now + 1.0
+        if self.bridge is not None:
+            self.bridge.poll_link()
+        if self.stopping and self.session.state is not None:
+            live = len(self.session.state.live())
+            self.session.phase = f"stopping, {live} still live" if live else "stopping"
+        self.repaint()
+
+    # -- what screens and handlers ask ----------------------------------------------------------------------------
+
+    @property
+    def current(self) -> ConsoleScreen:
+        """The screen below any dialog."""
+        return next(screen for screen in reversed(self.screen_stack) if isinstance(screen, ConsoleScreen))
+
+    def context(self) -> Context:
+        return Context(self.current.ID, self.session.state, self.session.focus, self.stopping)
+
+    def repaint(self) -> None:
+        """Bring what is on screen up to date."""
+        if not self.is_running or not self.screen_stack:
+            return
+        self.session.diagnostics.paints += 1
+        self.current.paint()
+        if self.screen is not self.current:
+            paint = getattr(self.screen, "paint", None)
+            if callable(paint):
+                paint()
+        if self.bridge is not None and self.session.focus is not None:
+            self.bridge.load_history(self.session.focus)
+
+    def redraw(self) -> None:
+        self.current.invalidate()
+        self.refresh()
+        self.repaint()
+
+    def use_theme(self, name: str) -> None:
+        self.session.theme = name
+        self.theme = name
+        for screen in self._screens.values():
+            screen.invalidate()
+        self.repaint()
+
+    def say(self, text: str, role: str = "info") -> None:
+        self.session.say(text, role)
+        self.repaint()
+
+    def press(self, key: str) -> None:
+        self.session.message = None
+        action = self.keymap.action(self.current.ID, key)
+        if action is not None:
+            self.perform(action.id)
+        else:
+            self.current.footer.paint()
+
+    def perform(self, action: str, argument: str = "") -> None:
+        from toka_console.handlers import HANDLERS
+
+        found, context = BY_ID[action], self.context()
+        if found.takes == "agent" and argument and context.state is not None:
+            key = next((key for key in context.state.agents if key.name == argument), None)
+            context = Context(context.screen, context.state, key, context.stopping)
+        reason = found.disabled(context)
+        if reason:
+            self.say(f"{found.title}: {reason}", "warn")
+        else:
+            HANDLERS[action](self, context, argument)
+            self.current.footer.paint()
+
+    def entered(self, kind: LineKind, text: str) -> None:
+        from toka_console import colon, filters, selectors
+
+        try:
+            if kind == "command" and text:
+                state = self.session.state
+                parsed = colon.parse(text, [key.name for key in state.agents] if state is not None else [])
+                self.perform(parsed.action.id, parsed.argument)
+            elif kind == "filter" and self.current.ID == "denials":
+                self.session.denials_filter = filters.parse(text, selectors.DENIAL_FILTER_KEYS)
+            elif kind == "filter":
+                self.session.fleet_filter = filters.parse(text, selectors.FLEET_FILTER_KEYS)
+        except (colon.ColonError, filters.FilterError) as error:
+            self.session.say(str(error), "warn")
+        self.repaint()
+
+    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...]) -> None:
+        if self.bridge is not None:
+            self.bridge.send(command, text, keys)
+
+    def ask(self, question: Question, answered: Callable[[bool | None], None]) -> None:
+        from toka_console.dialogs.confirm import ConfirmDialog
+
+        self.push_screen(ConfirmDialog(self.session, question), answered)
+
+    # -- places ---------------------------------------------------------------------------------------------------
+
+    def go(self, screen: str, focus: AgentKey | None = None) -> None:
+        self.history.visit(Place(screen, focus))
+        self._show(self.history.here)
+
+    def go_up(self) -> None:
+        place = self.history.up()
+        if self.history.at > 0 and self.history.places[self.history.at - 1] == place:
+            self.history.step(-1)
+        else:
+            self.history.visit(place)
+        self._show(place)
+
+    def step_history(self, by: int) -> None:
+        if (place := self.history.step(by)) is not None:
+            self._show(place)
+
+    def _show(self, place: Place) -> None:
+        screen = self._screens.get(place.screen)
+        if screen is None:
+            module, name = _SCREENS[place.screen]
+            make = cast("type[ConsoleScreen]", getattr(importlib.import_module(module), name))
+            screen = self._screens[place.screen] = make(self.session, self)
+            self.install_screen(screen, place.screen)  # pyright: ignore[reportUnknownMemberType] # open in Textual
+        if place.focus is not None:
+            self.session.focus = place.focus
+        if place.call is not None:
+            self.session.call = place.call
+        if screen is self.current:
+            self.repaint()
+        else:
+            self.switch_screen(place.screen)  # pyright: ignore[reportUnknownMemberType] # open in Textual
+
+    def open_call(self) -> None:
+        """The exact call behind the denial under the cursor."""
+        from toka_console.screens.call import CallScreen
+        from toka_console.screens.denials import DenialsScreen
+
+        denials = self.current
+        denial = denials.table.selected() if isinstance(denials, DenialsScreen) else None
+        if denial is None or self.bridge is None:
+            return
+        self.history.visit(Place("call", call=denial))
+        self._show(self.history.here)
+        screen = self._screens["call"]
+        if isinstance(screen, CallScreen):
+            screen.look_up(denial, self.bridge)

@@ -1,0 +1,297 @@
+"""Owns the client of one host: reads its events into the state at a steady pace, sends commands, outlives a stream.
+
+Intake and paint are apart: the reader fills an inbox, a drain empties it at most `hz` times a second in slices of a
+few milliseconds, and only then is something drawn. Nothing runs while nothing happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import random
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from toka_console.clean import clean, clean_text
+from toka_console.identity import AgentKey
+from toka_console.session import Session
+from toka_console.state import ConsoleState, DenialEntry, Pending
+from toka_runtime import aio
+from toka_runtime.client.base import Link, LinkState, Resync, RuntimeClient
+from toka_runtime.errors import ProtocolError
+from toka_runtime.protocol import codec
+from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.commands import Command, CommandRequest, CommandResult, ReadEvents
+from toka_runtime.protocol.ids import CommandId, new_command_id
+
+SLICE = 64
+"""Envelopes folded between two looks at the time."""
+SLICE_S = 0.004
+"""After this long the loop goes to others (keys above all) before the drain goes on."""
+REST_S = 0.001
+INBOX_MOST = 20_000
+"""Envelopes that wait at most; then the reader waits, and the client's own flow control takes over."""
+ANSWER_S = 10.0
+FORGET_S = 60.0
+RETRY_S, RETRY_MOST_S = 0.25, 15.0
+HISTORY_KINDS = (
+    "output.appended", "tool.call_started", "tool.call_ended", "model.call_started", "task.state_changed",
+    "task.verified", "operation.denied", "agent.state_changed", "agent.work_committed",
+)  # fmt: skip
+
+
+class Bridge:
+    """One host. `changed()` is called when there is something to draw."""
+
+    def __init__(self, session: Session, client: RuntimeClient, changed: Callable[[], None]) -> None:
+        self._session = session
+        self._client = client
+        self._changed = changed
+        self._tasks = aio.TaskOwner(self._task_failed)
+        self._inbox: deque[ev.Envelope | Resync] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._drain_at: asyncio.TimerHandle | None = None
+        self._last_paint = 0.0
+        self._retry_s = RETRY_S
+        self._lost_link: Link | None = None
+        self._closing = False
+        self._loading: set[AgentKey] = set()
+        self.actor = f"{_user()}@{socket.gethostname()} (console)"
+
+    @property
+    def state(self) -> ConsoleState:
+        if self._session.state is None:
+            self._session.state = ConsoleState()
+        return self._session.state
+
+    # -- opening and closing --------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take the fleet as it is and begin to read. Raises what the client raises."""
+        await self._adopt(missed=0)
+        self._tasks.spawn(self._stream(), name="events")
+        self._tasks.spawn(self._earlier_denials(), name="history")
+
+    async def aclose(self) -> None:
+        """Close the client (a local one stops its agents first), then everything here. Events are read until the
+        end, so that the screen shows the stop. Safe to call twice."""
+        self._closing = True
+        try:
+            await self._client.aclose()
+        finally:
+            if self._drain_at is not None:
+                self._drain_at.cancel()
+            await self._tasks.aclose()
+
+    async def _adopt(self, missed: int) -> None:
+        fleet = await self._client.snapshot()
+        self.state.adopt(clean(fleet), clean(self._client.link), missed)
+        self._changed()
+
+    # -- the stream -----------------------------------------------------------------------------------------------
+
+    async def _stream(self) -> None:
+        """Read until the stream ends. Whatever ends it, `_lost` goes on from there."""
+        async for batch in self._client.events(self.state.hosts[self._client.host].fleet.seq):
+            self._retry_s = RETRY_S
+            if isinstance(batch, Resync):
+                self._inbox.append(batch)
+            else:
+                self._inbox.extend(batch)
+            self._schedule()
+            if len(self._inbox) >= INBOX_MOST:
+                self._room.clear()
+                await self._room.wait()
+        self._lost("the event stream ended")
+
+    def _lost(self, why: str) -> None:
+        """The console stays, the rows say since when; the stream is asked for again, ever more slowly."""
+        if self._closing:
+            return
+        delay = self._retry_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not secrecy
+        self._retry_s = min(RETRY_MOST_S, self._retry_s * 2)
+        now = self._session.now()
+        since = self._lost_link.since if self._lost_link else now
+        detail = f"{clean_text(why)}; next try in {delay:.1f} s"
+        self._lost_link = Link(host=self._client.host, state=LinkState.DOWN, since=since, detail=detail)
+        self.poll_link()
+        self._tasks.spawn(self._again(delay), name="reconnect")
+
+    async def _again(self, delay: float) -> None:
+        await self._session.clock.sleep(delay)
+        self._session.diagnostics.reconnects += 1
+        self._drain_all()
+        before = self.state.hosts[self._client.host].fleet
+        fleet = clean(await self._client.snapshot())
+        # The same runtime with nothing forgotten goes on where we are; a stream overlaps, the fold skips.
+        same = fleet.runtime == before.runtime and fleet.seq >= before.seq
+        self._lost_link = None
+        if same:
+            self.poll_link()
+        else:
+            self.state.adopt(fleet, clean(self._client.link), missed=0)
+        self._changed()
+        self._tasks.spawn(self._stream(), name="events")
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        """A task ended by an exception: never silent, never the end of the console."""
+        why = clean_text(str(error) or type(error).__name__)
+        if name in ("events", "reconnect"):
+            self._lost(why)
+        elif name.startswith("command "):
+            command = CommandId(name.removeprefix("command "))
+            self.state.lost(command, "outcome unknown:")
+            self._session.say(f"the command's outcome is unknown: {why}", "bad")
+        else:
+            self._session.say(f"{name}: {why}", "bad")
+        self._changed()
+
+    def poll_link(self) -> None:
+        """Take over how the client says it is connected, and let go of commands nobody will answer any more.
+        Called once a second and after each change."""
+        now = self._session.now()
+        for pending in list(self.state.pending.values()):
+            if pending.unknown and (now - pending.sent_at).total_seconds() > FORGET_S:
+                self.state.forget(pending.id)
+        if self._client.host in self.state.hosts:
+            self.state.set_link(self._lost_link or clean(self._client.link))
+
+    # -- draining -------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if self._drain_at is None:
+            loop = asyncio.get_running_loop()
+            self._drain_at = loop.call_at(max(self._last_paint + self._period(), loop.time()), self._drain)
+
+    def _period(self) -> float:
+        """Seconds between two paints: a terminal behind a slow link gets a rest three times as long as a frame takes,
+        so that a key press never waits behind a queue of frames."""
+        return max(1 / self._session.settings.refresh_hz, 3 * self._session.terminal_delay())
+
+    def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        self._drain_at = None
+        count = 0
+        while self._inbox and (count == 0 or loop.time() - started < SLICE_S):
+            count += self._slice()
+        self._session.diagnostics.drained(count, loop.time() - started)
+        if len(self._inbox) < INBOX_MOST:
+            self._room.set()
+        if self._inbox:
+            self._drain_at = loop.call_later(REST_S, self._drain)
+        if not self._inbox or loop.time() - self._last_paint >= self._period():
+            self._last_paint = loop.time()
+            self._changed()
+
+    def _drain_all(self) -> None:
+        while self._inbox:
+            self._slice()
+
+    def _slice(self) -> int:
+        """Fold up to `SLICE` envelopes, or one resync."""
+        if isinstance(self._inbox[0], Resync):
+            resync = clean(cast(Resync, self._inbox.popleft()))
+            self.state.adopt(resync.state, self._lost_link or clean(self._client.link), resync.missed)
+            return 1
+        batch: list[ev.Envelope] = []
+        while self._inbox and len(batch) < SLICE and not isinstance(self._inbox[0], Resync):
+            batch.append(clean(cast(ev.Envelope, self._inbox.popleft())))
+        self.state.apply(batch)
+        return len(batch)
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...] = ()) -> CommandId:
+        """Send a command; it is pending (`text`, e.g. `pausing`) on `keys` until its event has come back."""
+        request = CommandRequest(id=new_command_id("console"), actor=self.actor, command=command)
+        self.state.sent(Pending(request.id, text, keys, self._session.now()))
+        self._tasks.spawn(self._send(request, text), name=f"command {request.id}")
+        self._changed()
+        return request.id
+
+    async def _send(self, request: CommandRequest, text: str) -> None:
+        late = asyncio.get_running_loop().call_later(ANSWER_S, self._no_answer, request.id)
+        try:
+            result = clean(await self._client.send(request))
+        finally:
+            late.cancel()
+        self.state.answered(result)
+        if not result.ok:
+            self._session.say(f"{text}: {result.message or result.code}", "bad")
+        self._changed()
+
+    def _no_answer(self, command: CommandId) -> None:
+        self.state.lost(command, "no answer to")
+        self._changed()
+
+    async def query(self, command: Command) -> CommandResult:
+        """Ask without changing anything; not recorded, never pending."""
+        request = CommandRequest(id=new_command_id("console"), actor=self.actor, command=command)
+        return await self._client.send(request)
+
+    # -- history --------------------------------------------------------------------------------------------------
+
+    def load_history(self, key: AgentKey) -> None:
+        """Page in what an agent said before this console looked, once, when its window begins too late."""
+        entry = self.state.agents.get(key)
+        if entry is None or entry.output.history_seq is None or key in self._loading:
+            return
+        self._loading.add(key)
+        self._tasks.spawn(self._earlier_output(key, entry.output.history_seq), name="history")
+
+    async def _earlier_output(self, key: AgentKey, before: int) -> None:
+        try:
+            read = ReadEvents(before_seq=before + 1, agent=key.name, kinds=HISTORY_KINDS, limit=1000, newest_first=True)
+            self.state.add_history(key, reversed(await self._read(read)))
+        finally:
+            self._loading.discard(key)
+        self._changed()
+
+    async def _earlier_denials(self) -> None:
+        seq = self.state.hosts[self._client.host].fleet.seq
+        read = ReadEvents(before_seq=seq + 1, kinds=("operation.denied",), limit=500, newest_first=True)
+        self.state.add_denials(reversed(await self._read(read)))
+        self._changed()
+
+    async def find_call(self, denial: DenialEntry) -> list[ev.Envelope]:
+        """The tool call's start and end in the log, [] when it is not there."""
+        call = denial.denial.operation.call
+        kinds = ("tool.call_started", "tool.call_ended")
+        read = ReadEvents(agent=denial.key.name, kinds=kinds, limit=500, newest_first=True,
+                          before_seq=denial.seq + 500)  # fmt: skip
+        return [found for found in await self._read(read) if call and getattr(found.event, "call", "") == call]
+
+    async def _read(self, read: ReadEvents) -> list[ev.Envelope]:
+        result = await self.query(read)
+        if not result.ok:
+            raise ProtocolError(f"the log cannot be read: {result.message}")
+        found = cast(list[Any], result.data.get("events", []))
+        return [clean(envelope_of(item)) for item in found]
+
+    def spawn(self, work: Awaitable[None], name: str) -> None:
+        """Run something of a screen's under this bridge: it ends with it."""
+
+        async def run() -> None:
+            await work
+
+        self._tasks.spawn(run(), name=name)
+
+
+def envelope_of(item: Any) -> ev.Envelope:
+    """An envelope from an answer: the object itself from a local client, JSON from a far one."""
+    if isinstance(item, ev.Envelope):
+        return item
+    import json
+
+    return codec.decode_envelope(json.dumps(item, default=str))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,62 @@
+"""One refused operation in full: what was asked, who refused and why, and the tool call it came from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from textual.strip import Strip
+
+from toka_console.format import units
+from toka_console.format.agent_sections import fact, heading
+from toka_console.format.cells import Row, wrap
+from toka_console.format.output_rows import entry_rows
+from toka_console.ring import Tool
+
+if TYPE_CHECKING:
+    from toka_console.session import Session
+    from toka_console.state import DenialEntry
+
+
+def facts(entry: DenialEntry, session: Session, width: int) -> list[Strip]:
+    """The denial itself."""
+    palette, denial = session.palette, entry.denial
+    operation = denial.operation
+    head = Row(width, palette.base).gap().add(f"⊘ {operation.kind.value} ", palette.bad)
+    lines = [head.add(operation.target, palette.strong).strip()]
+    lines += fact("refused by", f"{denial.layer.value}  rule {denial.rule}", session, width, palette.bad)
+    lines += fact("because", denial.reason, session, width)
+    if denial.hint:
+        lines += fact("hint", denial.hint, session, width, palette.info)
+    needs = denial.capability or "no capability would allow it"
+    lines += fact("needs", needs, session, width, palette.warn)
+    lines += fact("agent", f"{entry.key.name} on {entry.key.host}  run {entry.run or 'none'}", session, width)
+    if entry.task >= 0:
+        lines += fact("task", str(entry.task + 1), session, width)
+    times = f"×{entry.count}  first {units.clock_time(entry.first_at)}  last {units.clock_time(entry.at)}"
+    lines += fact("times", times, session, width)
+    if operation.argv:
+        lines += fact("argv", json.dumps(list(operation.argv), ensure_ascii=False), session, width)
+    return lines
+
+
+def page(entry: DenialEntry, call: Tool | None, looking: bool, session: Session, width: int) -> list[Strip]:
+    """The denial, then the exact call with all its arguments."""
+    palette = session.palette
+    lines = [*facts(entry, session, width), heading("THE CALL", session, width)]
+    if call is None:
+        text = "reading the log …" if looking else "the call is not in the runtime's log"
+        return [*lines, Row(width, palette.base).gap().add(text, palette.muted).strip()]
+    lines += entry_rows(call, width, palette)[:1]
+    lines += fact("call", call.call, session, width)
+    lines += fact("asked", units.clock_time(call.at), session, width)
+    for name, value in call.arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        lines.append(Row(width, palette.base).gap().add(f"{name}:", palette.muted).strip())
+        for line in text.split("\n"):
+            lines += [Row(width, palette.base).gap(3).add(piece).strip() for piece in wrap(line, width - 5)]
+    if call.summary:
+        lines.append(heading("ANSWER", session, width))
+        for line in call.summary.split("\n"):
+            lines += [Row(width, palette.base).gap().add(piece).strip() for piece in wrap(line, width - 2)]
+    return lines

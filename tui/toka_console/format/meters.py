@@ -1,0 +1,56 @@
+"""Bars, sparklines and braille graphs as plain strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+SPARKS = "▁▂▃▄▅▆▇█"
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+# Dots of a braille cell from the bottom up, left and right column.
+_LEFT = (0x40, 0x04, 0x02, 0x01)
+_RIGHT = (0x80, 0x20, 0x10, 0x08)
+
+
+def tail(values: Sequence[float], count: int) -> list[float]:
+    """The last `count` values, oldest first (deques have no slices)."""
+    return list(islice(values, max(0, len(values) - count), None))
+
+
+def spark(values: Sequence[float], ceiling: float, width: int) -> str:
+    """The last `width` values against `ceiling`, padded on the left."""
+    if width <= 0:
+        return ""
+    top = len(SPARKS) - 1
+    scale = top / ceiling if ceiling > 0 else 0.0
+    drawn = "".join(SPARKS[max(0, min(top, round(value * scale)))] for value in tail(values, width))
+    return drawn.rjust(width)
+
+
+def bar(fraction: float, width: int) -> tuple[str, str]:
+    """(filled, empty) halves of a meter, in eighths of a cell."""
+    fraction = max(0.0, min(1.0, fraction))
+    eighths = round(fraction * width * 8)
+    whole, rest = divmod(eighths, 8)
+    filled = "█" * whole + (_EIGHTHS[rest] if rest else "")
+    return filled, " " * (width - len(filled))
+
+
+def area(values: Sequence[float], ceiling: float, width: int, height: int) -> list[str]:
+    """A braille area graph, `height` rows of `width` cells (two samples a cell), newest at the right edge."""
+    samples = tail(values, width * 2)
+    samples = [0.0] * (width * 2 - len(samples)) + samples
+    scale = height * 4 / ceiling if ceiling > 0 else 0.0
+    dots = [max(0, min(height * 4, round(value * scale))) for value in samples]
+    # The axis stays visible: a flat line says "nothing", an empty box says "no data".
+    dots = [max(1, dot) for dot in dots]
+    rows: list[str] = []
+    for row in range(height - 1, -1, -1):
+        floor = row * 4
+        cells: list[str] = []
+        for column in range(width):
+            left = max(0, min(4, dots[column * 2] - floor))
+            right = max(0, min(4, dots[column * 2 + 1] - floor))
+            cells.append(chr(0x2800 + sum(_LEFT[:left]) + sum(_RIGHT[:right])))
+        rows.append("".join(cells).replace("\u2800", " "))
+    return rows

@@ -1,0 +1,356 @@
+"""What each action of the registry does. A handler runs at the key press, with the context taken then.
+
+Those that change state freeze the target first; whatever a dialog shows later, the command goes to that target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from toka_console import filters, selectors, themes
+from toka_console.actions import BY_ID, Context
+from toka_console.dialogs.confirm import Question
+from toka_console.format.units import plural
+from toka_console.panes.base import Move
+from toka_console.panes.output import OutputPane
+from toka_runtime.protocol.states import AgentState
+
+if TYPE_CHECKING:
+    from toka_console.app import ConsoleApp
+    from toka_console.selectors import Target
+    from toka_console.state import AgentEntry
+
+Handler = Callable[["ConsoleApp", Context, str], None]
+HANDLERS: dict[str, Handler] = {}
+
+
+def handles(*actions: str) -> Callable[[Handler], Handler]:
+    def register(handler: Handler) -> Handler:
+        for action in actions:
+            HANDLERS[BY_ID[action].id] = handler
+        return handler
+
+    return register
+
+
+# -- moving -------------------------------------------------------------------------------------------------------
+
+_MOVES: dict[str, Move] = {
+    "cursor.down": "down", "cursor.up": "up", "cursor.top": "top", "cursor.bottom": "bottom",
+    "cursor.half_down": "half_down", "cursor.half_up": "half_up", "cursor.page_down": "page_down",
+    "cursor.page_up": "page_up",
+}  # fmt: skip
+
+
+def _move(how: Move) -> Handler:
+    return lambda app, context, argument: app.current.active_pane().move(how)
+
+
+for _action, _how in _MOVES.items():
+    HANDLERS[_action] = _move(_how)
+
+
+@handles("pane.next")
+def next_pane(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.current.next_pane(1)
+
+
+@handles("pane.previous")
+def previous_pane(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.current.next_pane(-1)
+
+
+def _output_pane(app: ConsoleApp) -> OutputPane | None:
+    pane = app.current.active_pane()
+    if isinstance(pane, OutputPane):
+        return pane
+    return next((pane for pane in app.current.query(OutputPane) if pane.display), None)
+
+
+@handles("turn.previous")
+def previous_turn(app: ConsoleApp, context: Context, argument: str) -> None:
+    if (pane := _output_pane(app)) is not None:
+        pane.turn(-1)
+
+
+@handles("turn.next")
+def next_turn(app: ConsoleApp, context: Context, argument: str) -> None:
+    if (pane := _output_pane(app)) is not None:
+        pane.turn(1)
+
+
+@handles("output.follow")
+def follow(app: ConsoleApp, context: Context, argument: str) -> None:
+    if (pane := _output_pane(app)) is not None:
+        pane.follow()
+
+
+# -- screens ------------------------------------------------------------------------------------------------------
+
+
+@handles("screen.fleet")
+def fleet(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("fleet")
+
+
+@handles("screen.denials")
+def denials(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("denials")
+
+
+@handles("screen.specs")
+def specs(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("specs")
+
+
+@handles("screen.help")
+def show_help(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("help")
+
+
+@handles("screen.diagnostics")
+def diagnostics(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("diagnostics")
+
+
+@handles("screen.agent")
+def agent(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("agent", context.focus)
+
+
+@handles("screen.output")
+def output(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.go("output", context.focus)
+
+
+@handles("row.open")
+def open_row(app: ConsoleApp, context: Context, argument: str) -> None:
+    if context.screen == "denials":
+        app.open_call()
+    elif context.screen == "agent":
+        app.go("output", context.focus)
+    elif context.focus is not None:
+        app.go("agent", context.focus)
+    else:
+        app.go("specs")
+
+
+@handles("history.back")
+def history_back(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.step_history(-1)
+
+
+@handles("history.forward")
+def history_forward(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.step_history(1)
+
+
+@handles("screen.back")
+def back(app: ConsoleApp, context: Context, argument: str) -> None:
+    session = app.session
+    if context.screen == "fleet":
+        session.fleet_filter = filters.Filter()
+    elif context.screen == "denials" and session.denials_filter:
+        session.denials_filter = filters.Filter()
+    else:
+        app.go_up()
+    app.repaint()
+
+
+# -- looking ------------------------------------------------------------------------------------------------------
+
+
+@handles("view.command")
+def command(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.current.open_line("command")
+
+
+@handles("view.filter")
+def filter_rows(app: ConsoleApp, context: Context, argument: str) -> None:
+    if argument:
+        app.entered("filter", argument)
+        return
+    session = app.session
+    current = session.denials_filter if context.screen == "denials" else session.fleet_filter
+    app.current.open_line("filter", current.source)
+
+
+@handles("view.palette")
+def palette(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.action_command_palette()
+
+
+@handles("view.redraw")
+def redraw(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.redraw()
+
+
+@handles("view.theme")
+def theme(app: ConsoleApp, context: Context, argument: str) -> None:
+    if not argument:
+        names = list(themes.THEMES)
+        argument = names[(names.index(app.session.theme) + 1) % len(names)]
+    if argument not in themes.THEMES:
+        app.say(f"no theme {argument}; there are {', '.join(themes.THEMES)}", "warn")
+        return
+    app.use_theme(argument)
+
+
+# -- containing and destroying ------------------------------------------------------------------------------------
+
+
+def _entry(context: Context) -> AgentEntry:
+    if context.entry is None:
+        raise LookupError("no agent: the action's own check comes first")
+    return context.entry
+
+
+@handles("agent.toggle")
+def toggle(app: ConsoleApp, context: Context, argument: str) -> None:
+    paused = _entry(context).view.state is AgentState.PAUSED
+    (resume if paused else pause)(app, context, argument)
+
+
+@handles("agent.pause")
+def pause(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_runtime.protocol.commands import PauseAgent
+
+    target = selectors.freeze(_entry(context))
+    app.send(PauseAgent(target=target.ref), "pausing", (target.key,))
+
+
+@handles("agent.resume")
+def resume(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_runtime.protocol.commands import ResumeAgent
+
+    target = selectors.freeze(_entry(context))
+    app.send(ResumeAgent(target=target.ref), "resuming", (target.key,))
+
+
+@handles("agent.start")
+def start(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_runtime.protocol.commands import StartAgent
+
+    key = _entry(context).key
+    app.send(StartAgent(agent=key.name), "starting", (key,))
+
+
+@handles("fleet.start")
+def start_fleet(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_runtime.protocol.commands import StartFleet
+
+    app.send(StartFleet(), "starting all", ())
+
+
+@handles("fleet.freeze")
+def freeze(app: ConsoleApp, context: Context, argument: str) -> None:
+    """`!` then enter. With nothing left to freeze, the same key thaws."""
+    from toka_runtime.protocol.commands import PauseFleet, ResumeFleet
+
+    entries = list(app.session.known.agents.values())
+    running = [entry for entry in entries if entry.view.state in (AgentState.RUNNING, AgentState.STARTING)]
+    paused = [entry for entry in entries if entry.view.state is AgentState.PAUSED]
+    chosen = running or paused
+    if not chosen:
+        app.say("nothing runs and nothing is paused", "warn")
+        return
+    keys = tuple(entry.key for entry in chosen)
+    names = tuple(key.name for key in keys)
+    hosts = ", ".join(sorted({key.host for key in keys}))
+    question = Question(
+        title="Freeze" if running else "Thaw",
+        facts=lambda: [
+            ("agents", f"{len(names)}: {', '.join(names)}"),
+            ("on", hosts),
+        ],
+        accept="Freeze" if running else "Thaw",
+        note="Nothing is lost; ! again thaws." if running else "They go on where they stopped.",
+        dangerous=False,
+    )
+
+    def answered(accepted: bool | None) -> None:
+        if accepted:
+            command = PauseFleet(agents=names) if running else ResumeFleet(agents=names)
+            app.send(command, "freezing" if running else "thawing", keys)
+
+    app.ask(question, answered)
+
+
+def _facts(app: ConsoleApp, target: Target) -> list[tuple[str, str]]:
+    """Names the frozen target, and says when it is no longer what it was."""
+    facts = [
+        ("agent", target.key.name),
+        ("host", target.key.host),
+        ("run", target.run),
+        ("pid", f"{target.pid}, {plural(target.processes, 'process')} in its tree"),
+        ("state", target.state.value),
+    ]
+    state = app.session.state
+    entry = state.agents.get(target.key) if state is not None else None
+    if entry is None or entry.view.run != target.ref.run:
+        facts.append(("now", "another run: this command will be refused"))
+    elif entry.view.state is not target.state:
+        facts.append(("now", entry.view.state.value))
+    return facts
+
+
+@handles("agent.kill")
+def kill(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_runtime.protocol.commands import KillAgent
+
+    target = selectors.freeze(_entry(context))
+    question = Question(
+        title="Kill",
+        facts=lambda: _facts(app, target),
+        accept="Kill",
+        note="The whole process tree ends now, without saving. Its worktree stays.",
+    )
+
+    def answered(accepted: bool | None) -> None:
+        if accepted:
+            app.send(KillAgent(target=target.ref), "killing", (target.key,))
+
+    app.ask(question, answered)
+
+
+@handles("agent.restart")
+def restart(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_runtime.protocol.commands import RestartAgent
+
+    target = selectors.freeze(_entry(context))
+    question = Question(
+        title="Restart",
+        facts=lambda: _facts(app, target),
+        accept="Restart",
+        note="This run ends and a new one begins with the first task. Its worktree stays.",
+    )
+
+    def answered(accepted: bool | None) -> None:
+        if accepted:
+            app.send(RestartAgent(target=target.ref), "restarting", (target.key,))
+
+    app.ask(question, answered)
+
+
+# -- leaving ------------------------------------------------------------------------------------------------------
+
+
+@handles("app.quit")
+def leave(app: ConsoleApp, context: Context, argument: str) -> None:
+    live = context.state.live() if context.state is not None else []
+    if not live or context.stopping:
+        app.stop()
+        return
+    question = Question(
+        title="Quit",
+        facts=lambda: [("live", f"{len(live)}: {', '.join(entry.key.name for entry in live)}")],
+        accept="Stop them and quit",
+        note="Each is asked to end, then its process tree is ended. The next start resumes from the log.",
+    )
+
+    def answered(accepted: bool | None) -> None:
+        if accepted:
+            app.stop()
+
+    app.ask(question, answered)

@@ -1,0 +1,48 @@
+"""Runs the app on its loop: signals, the end of the client whatever happens, the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toka_console.app import ConsoleApp, Failure
+from toka_console.driver import ConsoleDriver
+from toka_runtime.paths import config_dir
+
+if TYPE_CHECKING:
+    from toka_runtime.client.base import RuntimeClient
+
+SWITCH_S = 0.0005
+"""A short switch interval: threads that import or hash don't hold up a key press."""
+
+
+def run(
+    open_client: Callable[[], Awaitable[RuntimeClient]], *, settings_file: Path | None = None, start_fleet: bool = True
+) -> tuple[int, Failure | None]:
+    """Show the console until it is left. (exit code, why it had to leave)."""
+    sys.setswitchinterval(SWITCH_S)
+    app = ConsoleApp(
+        open_client,
+        settings_file=settings_file or config_dir() / "console.yaml",
+        start_fleet=start_fleet,
+        driver_class=ConsoleDriver,
+        colour="NO_COLOR" not in os.environ,
+    )
+    asyncio.run(_run(app))
+    return app.return_code or 0, app.failure
+
+
+async def _run(app: ConsoleApp) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        # Ended from outside: no question, but in order.
+        loop.add_signal_handler(number, app.stop)
+    try:
+        await app.run_async()
+    finally:
+        await app.finish()

@@ -1,0 +1,160 @@
+"""What every screen has around its body: header, banner, alert strip, footer. One row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.events import Click
+from textual.message import Message
+from textual.strip import Strip
+
+from toka_console import selectors
+from toka_console.format.cells import Row, clip, clip_left, width_of
+from toka_console.panes.base import Pane
+from toka_console.session import Session
+
+if TYPE_CHECKING:
+    from toka_console.actions import Action
+
+
+class Pressed(Message):
+    """An action was clicked in the footer or the header."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__()
+        self.action = action
+
+
+class Header(Pane):
+    """Screens at the left, the runtime at the right."""
+
+    def __init__(self, session: Session, screen: str, tabs: tuple[tuple[str, str, str], ...]) -> None:
+        super().__init__(session, id="header")
+        self._screen_id = screen
+        self._tabs = tabs
+        """(key, title, screen id)."""
+        self._spans: list[tuple[int, int, str]] = []
+
+    def content(self, width: int, height: int) -> list[Strip]:
+        palette = self.palette
+        right = self._runtime()
+        full = sum(width_of(title) + 5 for _, title, _ in self._tabs) + 7
+        short = full > width
+        row = Row(width, palette.bar).add(" toka ", palette.bar_strong)
+        self._spans = []
+        for key, title, screen in self._tabs:
+            start = width - row.room
+            current = screen == self._screen_id
+            if short and not current:
+                row.add(f" {key} ", palette.bar_muted)
+            else:
+                row.add(f" {key} ", palette.key if not current else palette.bar_strong)
+                row.add(f"{title} ", palette.bar_strong if current else palette.bar_muted)
+            self._spans.append((start, width - row.room, screen))
+        room = row.room - 2
+        while right and sum(width_of(text) + 2 for text, _ in right) > room:
+            if len(right) == 1:
+                right = [(clip_left(right[0][0], room - 2), right[0][1])] if room > 12 else []
+                break
+            right.pop(0)
+        used = sum(width_of(text) + 2 for text, _ in right)
+        row.gap(row.room - used)
+        for text, style in right:
+            row.add(text, style).gap(2)
+        return [row.strip()]
+
+    def _runtime(self) -> list[tuple[str, Style]]:
+        """Least important first: the front is dropped where there is no room."""
+        palette, state = self.palette, self.session.state
+        if state is None:
+            return [(f"{self.session.phase} …", palette.bar_strong)]
+        parts: list[tuple[str, Style]] = []
+        for host in state.hosts.values():
+            runtime = host.fleet.runtime
+            if runtime is not None:
+                parts.append((clip_left(runtime.workspace, 44), palette.bar_muted))
+                parts.append((runtime.provider, palette.bar_muted))
+            link = host.link
+            up = link.state.value == "up"
+            parts.append(
+                (f"{'●' if up else '○'} {host.fleet.host} {link.state.value}", palette.bar if up else palette.key)
+            )
+        if self.session.phase:
+            parts.append((self.session.phase, palette.key))
+        return parts
+
+    def on_click(self, event: Click) -> None:
+        for start, end, screen in self._spans:
+            if start <= event.x < end:
+                self.post_message(Pressed(f"screen.{screen}"))
+
+
+class Banner(Pane):
+    """What must be said loudly all the time (no model is used)."""
+
+    def content(self, width: int, height: int) -> list[Strip]:
+        state, palette = self.session.state, self.palette
+        text = state.banner() if state is not None else ""
+        return [Row(width, palette.banner).add(" ▲ ").add(clip(text, width - 5)).strip()]
+
+
+class AlertStrip(Pane):
+    def content(self, width: int, height: int) -> list[Strip]:
+        state, palette = self.session.state, self.palette
+        alert = None if state is None else selectors.alert(state, self.session.now())
+        if alert is None:
+            return [Row(width, palette.base).strip()]
+        style = palette.alert_bad if alert.bad else palette.alert
+        return [Row(width, style).add(" ! " if alert.bad else " · ").add(clip(alert.text, width - 4)).strip()]
+
+
+class Footer(Pane):
+    """Keys of the actions that can be done here, from the registry; a message to the operator while there is one."""
+
+    def __init__(self, session: Session, shown: Callable[[], list[tuple[Action, str, bool]]]) -> None:
+        super().__init__(session, id="footer")
+        self._shown = shown
+        self._spans: list[tuple[int, int, str]] = []
+
+    def content(self, width: int, height: int) -> list[Strip]:
+        palette = self.palette
+        self._spans = []
+        message = self.session.current_message()
+        if message is not None:
+            style = palette.bar + Style(color=palette.role(message.role).color, bold=True)
+            return [Row(width, style).gap().add(clip(message.text, width - 2)).strip()]
+        row = Row(width, palette.bar)
+        for action, key, enabled in self._shown():
+            if row.room < width_of(key) + width_of(action.title) + 3:
+                continue
+            start = width - row.room
+            row.gap().add(key, palette.key if enabled else palette.bar_muted)
+            row.add(f" {action.title} ", palette.bar if enabled else palette.bar_muted)
+            self._spans.append((start, width - row.room, action.id))
+        return [row.strip()]
+
+    def on_click(self, event: Click) -> None:
+        for start, end, action in self._spans:
+            if start <= event.x < end:
+                self.post_message(Pressed(action))
+
+
+class TooSmall(Pane):
+    """Below 60×15: one line that says so. Containment and kill still work."""
+
+    def content(self, width: int, height: int) -> list[Strip]:
+        state, focus = self.session.state, self.session.focus
+        live = len(state.live()) if state is not None else 0
+        name = focus.name if focus is not None else "no agent"
+        state_word = ""
+        if state is not None and focus is not None and (entry := state.agents.get(focus)) is not None:
+            pending = state.pending_of(focus)
+            state_word = f"{pending.text}…" if pending else selectors.badge(entry.view).word
+        message = self.session.current_message()
+        text = message.text if message else f"{name} {state_word} · {live} live · p pause K kill · needs 60×15"
+        style = self.palette.banner
+        row = Row(width, style).add(clip(text, width))
+        return [row.strip(), *(Strip([Segment(" " * width, self.palette.base)], width) for _ in range(height - 1))]

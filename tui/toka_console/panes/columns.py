@@ -1,0 +1,42 @@
+"""Which columns a table shows at a width, and how wide each is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    id: str
+    title: str
+    least: int
+    ideal: int
+    weight: int = 0
+    """Share of what is left when every column has its ideal width."""
+    rank: int = 0
+    """The highest goes first when there is no room."""
+    right: bool = False
+
+
+def fit_columns(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
+    """Columns in their order, each with its width; one cell between two. Together never wider than `width`."""
+    chosen = list(columns)
+    while len(chosen) > 1 and sum(column.least for column in chosen) + len(chosen) - 1 > width:
+        chosen.remove(max(reversed(chosen), key=lambda column: column.rank))
+    widths = {column.id: column.least for column in chosen}
+    free = width - sum(widths.values()) - (len(chosen) - 1)
+    if free < 0 and chosen:
+        widths[chosen[0].id] += free
+        free = 0
+    # First the ideal widths, the important columns before the others; then the rest by weight.
+    for column in sorted(chosen, key=lambda column: column.rank):
+        more = min(free, column.ideal - column.least)
+        widths[column.id] += more
+        free -= more
+    total = sum(column.weight for column in chosen)
+    if total and free > 0:
+        shares = [(column, free * column.weight // total) for column in chosen if column.weight]
+        for column, share in shares:
+            widths[column.id] += share
+        widths[shares[-1][0].id] += free - sum(share for _, share in shares)
+    return [(column, widths[column.id]) for column in chosen]

@@ -1,0 +1,86 @@
+"""The list of refused operations, newest first, equal ones folded."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+from toka_console import selectors
+from toka_console.format import units
+from toka_console.format.cells import Row
+from toka_console.identity import DenialKey
+from toka_console.panes.columns import Column
+from toka_console.panes.table import TablePane
+
+if TYPE_CHECKING:
+    from toka_console.filters import Filter
+    from toka_console.state import DenialEntry
+
+_COLUMNS = (
+    Column("time", "TIME", 8, 8, rank=5),
+    Column("agent", "AGENT", 12, 28, rank=2),
+    Column("operation", "OPERATION", 9, 15, rank=3),
+    Column("target", "TARGET", 12, 40, weight=4, rank=0),
+    Column("capability", "NEEDS", 10, 20, weight=1, rank=7),
+    Column("layer", "LAYER", 7, 8, rank=0),
+    Column("rule", "RULE", 10, 26, weight=2, rank=4),
+    Column("count", "N", 4, 5, rank=1, right=True),
+)
+
+
+class DenialsTable(TablePane[DenialKey]):
+    columns = _COLUMNS
+    _known: tuple[int, Filter] | None = None
+    _rows: dict[DenialKey, DenialEntry]
+
+    def heading(self) -> tuple[str, str]:
+        state, chosen = self.session.state, self.session.denials_filter
+        total = state.denied if state is not None else 0
+        return f"Denials {total:,}" + (f"  /{chosen.source}" if chosen else ""), "newest first, equal ones folded"
+
+    def empty(self) -> str:
+        if self.session.denials_filter:
+            return f"no denial matches /{self.session.denials_filter.source}\nesc clears the filter"
+        return "nothing was refused"
+
+    def rows(self) -> Sequence[DenialKey]:
+        state = self.session.state
+        if state is None:
+            return ()
+        known = (state.denials_version, self.session.denials_filter)
+        if known == self._known:
+            return self.order
+        self._known = known
+        rows = selectors.denial_rows(state, self.session.denials_filter)
+        self._rows = {DenialKey(row.serial): row for row in rows}
+        return list(self._rows)
+
+    def invalidate(self) -> None:
+        super().invalidate()
+        self._known = None
+
+    def selected(self) -> DenialEntry | None:
+        return self._rows.get(self.cursor) if self.cursor is not None and self.order else None
+
+    def version(self, key: DenialKey) -> Hashable:
+        return self._rows[key].version
+
+    def cells(self, key: DenialKey, row: Row, layout: list[tuple[Column, int]]) -> None:
+        palette, entry = self.palette, self._rows[key]
+        denial = entry.denial
+        texts = {
+            "time": (units.clock_time(entry.at), palette.muted),
+            "agent": (entry.key.name, palette.base),
+            "operation": (denial.operation.kind.value, palette.accent),
+            "target": (denial.operation.target, palette.strong),
+            "capability": (
+                denial.capability or "nothing allows it",
+                palette.warn if denial.capability else palette.muted,
+            ),
+            "layer": (denial.layer.value, palette.bad),
+            "rule": (denial.rule, palette.muted),
+            "count": (f"×{units.count(entry.count)}", palette.warn if entry.count > 1 else palette.faint),
+        }
+        for column, width in layout:
+            text, style = texts[column.id]
+            row.add(text, style, width, right=column.right).gap()

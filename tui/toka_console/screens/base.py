@@ -1,0 +1,171 @@
+"""The base of all screens: the rows around the body, the command line, keys through the keymap, painting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.events import Key, Resize, ScreenResume
+from textual.screen import Screen
+
+from toka_console import selectors
+from toka_console.actions import ACTIONS, Action
+from toka_console.panes.base import Pane
+from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
+from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
+from toka_console.screens.desk import Desk
+from toka_console.session import Session
+
+TABS = (("1", "Fleet", "fleet"), ("2", "Agent", "agent"), ("3", "Output", "output"), ("5", "Denials", "denials"))
+LEAST_WIDTH, LEAST_HEIGHT = 60, 15
+
+
+class ConsoleScreen(Screen[None]):
+    """Subclasses give `ID`, `body()` and, when the sizes of their panes depend on the room, `arrange_body()`."""
+
+    ID: ClassVar[str] = ""
+    AUTO_FOCUS = ""
+    ALLOW_SELECT = False
+
+    def __init__(self, session: Session, desk: Desk) -> None:
+        super().__init__(id=f"screen-{self.ID}")
+        self.session = session
+        self.desk = desk
+        self.header = Header(session, self.ID, TABS)
+        self.banner = Banner(session, id="banner")
+        self.alert = AlertStrip(session, id="alert")
+        self.footer = Footer(session, self.footer_actions)
+        self.command_line = CommandLine(session, self._agent_names)
+        self.too_small = TooSmall(session, id="too-small")
+        self.container = Container(id="body")
+        self._panes: list[Pane] = []
+
+    def body(self) -> Iterable[Pane | Container]:
+        raise NotImplementedError
+
+    def arrange_body(self, width: int, height: int) -> None:
+        """Set the sizes of the body's panes for a body of this size."""
+
+    def main_pane(self) -> Pane:
+        """What has the keys at first."""
+        raise NotImplementedError
+
+    def panes(self) -> list[Pane]:
+        """Panes of the body that take part in `tab`, in order."""
+        return [pane for pane in self.container.query(Pane) if pane.can_focus and pane.display]
+
+    def compose(self) -> ComposeResult:
+        yield self.header
+        yield self.banner
+        yield self.alert
+        with self.container:
+            yield from self.body()
+        yield self.footer
+        yield self.command_line
+        yield self.too_small
+
+    def on_mount(self) -> None:
+        self._panes = list(self.query(Pane))
+        self.main_pane().focus(scroll_visible=False)
+
+    # -- painting -------------------------------------------------------------------------------------------------
+
+    def paint(self) -> None:
+        """Bring every pane up to date with the session."""
+        if not self.is_mounted:
+            return
+        self._fit()
+        for pane in self._panes:
+            if pane.display:
+                pane.paint()
+
+    def _fit(self) -> None:
+        width, height = self.size
+        small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+        self.set_class(small, "small")
+        state = self.session.state
+        self.banner.display = state is not None and bool(state.banner())
+        alert = None if state is None else selectors.alert(state, self.session.now())
+        self.alert.display = alert is not None and height >= 18
+        body = height - 2 - self.banner.display - self.alert.display
+        if not small:
+            self.arrange_body(width, body)
+
+    def on_resize(self, event: Resize) -> None:
+        self.paint()
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        self.invalidate()
+        self.paint()
+
+    def invalidate(self) -> None:
+        """Forget what is on screen: everything is drawn again."""
+        for pane in self._panes:
+            pane.invalidate()
+
+    # -- keys -----------------------------------------------------------------------------------------------------
+
+    def on_key(self, event: Key) -> None:
+        event.stop()
+        event.prevent_default()
+        character = event.character if event.is_printable else None
+        if self.command_line.display:
+            self.command_line.handle(event.key, character)
+            return
+        self.desk.press(character or event.key)
+
+    def active_pane(self) -> Pane:
+        focused = self.focused
+        return focused if isinstance(focused, Pane) and focused is not self.command_line else self.main_pane()
+
+    def next_pane(self, step: int) -> None:
+        panes = self.panes()
+        if panes:
+            here = panes.index(self.active_pane()) if self.active_pane() in panes else 0
+            panes[(here + step) % len(panes)].focus(scroll_visible=False)
+
+    def footer_actions(self) -> list[tuple[Action, str, bool]]:
+        context = self.desk.context()
+        keymap = self.desk.keymap
+        shown = [action for action in ACTIONS if action.footer and action.on(self.ID) and self.offers(action)]
+        shown.sort(key=lambda action: action.footer)
+        pairs = [(action, keymap.key_of(action.id, self.ID)) for action in shown]
+        return [(action, key, not action.disabled(context)) for action, key in pairs if key]
+
+    def offers(self, action: Action) -> bool:
+        """Whether the footer of this screen has room for this action."""
+        return True
+
+    def on_pressed(self, message: Pressed) -> None:
+        message.stop()
+        self.desk.perform(message.action)
+
+    # -- the command line -----------------------------------------------------------------------------------------
+
+    def open_line(self, kind: LineKind, text: str = "") -> None:
+        self.command_line.open(kind, text)
+        self.command_line.display = True
+        self.footer.display = False
+        self.command_line.focus(scroll_visible=False)
+        self.command_line.paint()
+
+    def close_line(self) -> None:
+        self.command_line.display = False
+        self.footer.display = True
+        self.main_pane().focus(scroll_visible=False)
+        self.paint()
+
+    def on_entered(self, message: Entered) -> None:
+        message.stop()
+        self.close_line()
+        self.desk.entered(message.kind, message.text)
+
+    def on_closed(self, message: Closed) -> None:
+        message.stop()
+        self.close_line()
+
+    def _agent_names(self) -> list[str]:
+        state = self.session.state
+        return [] if state is None else [key.name for key in state.agents]

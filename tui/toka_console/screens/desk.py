@@ -1,0 +1,30 @@
+"""What a screen asks of the app that shows it. The app is one; tests may use another."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from toka_console.actions import Context
+from toka_console.keymap import Keymap
+from toka_console.panes.command_line import LineKind
+
+
+class Desk(Protocol):
+    @property
+    def keymap(self) -> Keymap: ...
+
+    def context(self) -> Context:
+        """What actions are judged by now."""
+        ...
+
+    def press(self, key: str) -> None:
+        """A key that no open line or dialog took: do what the keymap says."""
+        ...
+
+    def perform(self, action: str, argument: str = "") -> None:
+        """Do an action by id, or say why not."""
+        ...
+
+    def entered(self, kind: LineKind, text: str) -> None:
+        """A `:` or `/` line was confirmed."""
+        ...

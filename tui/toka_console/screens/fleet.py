@@ -1,0 +1,82 @@
+"""Screen 1, Fleet: all agents, trouble first; the host in figures; the focused agent's output live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from textual.containers import Container
+
+from toka_console.identity import AgentKey
+from toka_console.panes.base import Pane
+from toka_console.panes.fleet_table import FleetTable
+from toka_console.panes.gauges import GaugesPane
+from toka_console.panes.output import OutputPane
+from toka_console.panes.table import Moved, Opened
+from toka_console.screens.base import ConsoleScreen
+from toka_console.screens.desk import Desk
+from toka_console.session import Session
+
+WIDE = 100
+GAUGES_WIDTH = 46
+
+
+class FleetScreen(ConsoleScreen):
+    ID = "fleet"
+
+    def __init__(self, session: Session, desk: Desk) -> None:
+        super().__init__(session, desk)
+        self.table = FleetTable(session, id="fleet-table")
+        self.gauges = GaugesPane(session, id="gauges")
+        self.tail = OutputPane(session, lambda: session.focus, id="tail", title="Live")
+        self.below = Container(id="below")
+
+    def body(self) -> Iterable[Pane | Container]:
+        yield self.table
+        with self.below:
+            yield self.gauges
+            yield self.tail
+
+    def main_pane(self) -> Pane:
+        return self.table
+
+    def arrange_body(self, width: int, height: int) -> None:
+        self.table.sync()
+        wanted = len(self.table.order) + 3
+        wide = width >= WIDE and height >= 24
+        if wide:
+            table = max(8, min(wanted, height - 12 if height < 36 else height * 55 // 100))
+        else:
+            table = height - 1 if height < 16 else max(8, min(wanted, height - 7))
+        self.below.styles.layout = "horizontal" if wide else "vertical"
+        self.table.styles.height = table
+        self.below.styles.height = height - table
+        self.gauges.frame = "box" if wide else "none"
+        self.gauges.styles.width = GAUGES_WIDTH if wide else "100%"
+        self.gauges.styles.height = "100%" if wide else 1
+        self.tail.frame = "box" if wide else "rule"
+        self.tail.display = wide or height - table >= 4
+
+    def paint(self) -> None:
+        self.table.sync()
+        self._take_focus()
+        super().paint()
+
+    def _take_focus(self) -> None:
+        row = self.table.cursor
+        self.session.focus = row.agent if row is not None else None
+
+    def show(self, key: AgentKey | None) -> None:
+        """Put the cursor on an agent."""
+        if key is not None:
+            self.table.select(next((row for row in self.table.order if row.agent == key), self.table.order[0]))
+
+    def on_moved(self, message: Moved) -> None:
+        message.stop()
+        self._take_focus()
+        self.tail.paint()
+        self.footer.paint()
+        self.too_small.paint()
+
+    def on_opened(self, message: Opened) -> None:
+        message.stop()
+        self.desk.perform("row.open")

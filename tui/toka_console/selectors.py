@@ -1,0 +1,243 @@
+"""From state to what is shown: rows and their order, filters, the frozen target of a command, alerts. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from toka_console.format import glyphs
+from toka_console.format.glyphs import Badge
+from toka_console.format.units import age, duration, plural
+from toka_console.identity import AgentKey, RowKey
+from toka_runtime.protocol.states import LIVE, AgentState, StopReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from toka_console.filters import Filter
+    from toka_console.state import AgentEntry, ConsoleState, DenialEntry
+    from toka_runtime.protocol.ids import RunRef
+    from toka_runtime.protocol.snapshot import AgentView
+
+FLEET_FILTER_KEYS = (
+    "name", "state", "reason", "host", "priority", "domain", "workstream", "branch", "cap", "pid", "text",
+)  # fmt: skip
+DENIAL_FILTER_KEYS = ("agent", "host", "layer", "operation", "target", "cap", "rule", "text")
+
+# Trouble first; within a rank by name, so that rows stay where they are.
+_RANK = {
+    AgentState.FAILED: 1,
+    AgentState.KILLED: 2,
+    AgentState.PAUSED: 3,
+    AgentState.STOPPING: 4,
+    AgentState.RUNNING: 5,
+    AgentState.STARTING: 6,
+    AgentState.PENDING: 7,
+    AgentState.SKIPPED: 9,
+    AgentState.COMPLETED: 10,
+}
+_REJECTED_RANK = 0
+_LOADED_RANK = 8
+
+
+def rank(view: AgentView) -> int:
+    if view.survivors:
+        return _REJECTED_RANK
+    if view.state is AgentState.PENDING and not view.requested:
+        return _LOADED_RANK
+    return _RANK[view.state]
+
+
+def fleet_rows(state: ConsoleState, chosen: Filter | None = None) -> list[RowKey]:
+    """Identities of all rows that the filter lets through, trouble first."""
+    ranked = [
+        (rank(entry.view), key.host, key.name, RowKey("agent", key.host, key.name))
+        for key, entry in state.agents.items()
+    ]
+    ranked += [
+        (_REJECTED_RANK, name, file, RowKey("rejected", name, file))
+        for name, host in state.hosts.items()
+        for file in host.fleet.rejected
+    ]
+    ranked.sort()
+    rows = [row[3] for row in ranked]
+    return rows if not chosen else [key for key in rows if chosen.matches(fleet_fields(state, key))]
+
+
+def fleet_fields(state: ConsoleState, key: RowKey) -> dict[str, str]:
+    """What a filter can look at in one row."""
+    if key.agent is None:
+        rejected = state.hosts[key.host].fleet.rejected[key.name]
+        problems = " ".join(f"{problem.code} {problem.message}" for problem in rejected.problems)
+        return {
+            "name": rejected.name or key.name,
+            "state": "rejected",
+            "host": key.host,
+            "text": f"{key.name} {rejected.name} rejected {problems}",
+        }
+    view = state.agents[key.agent].view
+    word = badge(view).word.lower()
+    spec = view.spec
+    return {
+        "name": view.name,
+        "state": word,
+        "reason": view.reason.value,
+        "host": view.host,
+        "priority": spec.priority.value,
+        "domain": spec.domain,
+        "workstream": spec.workstream,
+        "branch": view.branch or spec.git_branch,
+        "cap": " ".join(spec.security.capabilities_required),
+        "pid": str(view.process.pid) if view.process else "",
+        "text": f"{view.name} {word} {view.reason.value} {spec.title} {spec.domain} {spec.workstream} {view.branch}",
+    }
+
+
+def badge(view: AgentView) -> Badge:
+    if view.state is AgentState.PENDING and not view.requested:
+        return glyphs.LOADED
+    return glyphs.AGENT[view.state]
+
+
+def why(view: AgentView) -> str:
+    """The reason beside the state, for people; "" where the state says it all."""
+    if view.survivors:
+        return f"UNCONFIRMED {plural(len(view.survivors), 'survivor')}"
+    if view.state is AgentState.PENDING:
+        return f"waits: {view.blockers[0]}" if view.blockers else ""
+    reason = view.reason.value.replace("_", " ")
+    if view.reason in (StopReason.NONE, StopReason.OPERATOR) or not view.detail:
+        return view.detail if view.reason is StopReason.NONE else reason
+    return f"{reason}: {view.detail}"
+
+
+def progress(view: AgentView) -> tuple[int, int]:
+    """(task in work or done, tasks): what `TASK i/n` shows."""
+    current = view.current_task
+    return (view.tasks_done if current is None else current + 1), len(view.tasks)
+
+
+def last_action(view: AgentView, now: datetime) -> str:
+    if view.model_call_since is not None and view.state is AgentState.RUNNING:
+        return f"thinking {duration((now - view.model_call_since).total_seconds())}"
+    return view.last_activity
+
+
+def running_for(view: AgentView, now: datetime) -> str:
+    """AGE: since the start of the run, until its end."""
+    return age(view.started_at, view.ended_at or now)
+
+
+# -- the target of a command --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was under the cursor when a key was pressed: the command goes to this, whatever moves meanwhile."""
+
+    key: AgentKey
+    ref: RunRef
+    state: AgentState
+    processes: int
+    worker_pid: int
+
+    @property
+    def text(self) -> str:
+        """`name` on `host`, run and pid: how dialogs name it."""
+        return f"{self.key.name} on {self.key.host}"
+
+    @property
+    def pid(self) -> str:
+        return str(self.ref.process.pid) if self.ref.process else "none"
+
+    @property
+    def run(self) -> str:
+        return self.ref.run or "none"
+
+
+def freeze(entry: AgentEntry) -> Target:
+    from toka_runtime.protocol.ids import RunRef
+
+    view = entry.view
+    ref = RunRef(host=view.host, agent=view.name, run=view.run, process=view.process)
+    return Target(entry.key, ref, view.state, view.usage.processes, view.worker_pid)
+
+
+def live_targets(state: ConsoleState) -> list[Target]:
+    return [freeze(entry) for entry in state.agents.values() if entry.view.state in LIVE or entry.view.survivors]
+
+
+# -- alerts and denials -------------------------------------------------------------------------------------------
+
+
+class Alert(NamedTuple):
+    text: str
+    bad: bool
+
+
+def alert(state: ConsoleState, now: datetime) -> Alert | None:
+    """The one line that says what is wrong, worst first; None when nothing is."""
+    parts: list[str] = []
+    bad = False
+    for name, host in state.hosts.items():
+        link = host.link
+        if link.state.value in ("down", "connecting", "stale"):
+            last = f", last seen {age(host.last_event_at, now)} ago" if host.last_event_at else ""
+            parts.append(f"{name}: link {link.state.value}{last} {link.detail}".rstrip())
+            bad = True
+        elif host.fleet.stopped:
+            parts.append(f"{name}: the runtime has stopped")
+    failed = _in_state(state, AgentState.FAILED)
+    unconfirmed = [entry for entry in state.agents.values() if entry.view.survivors]
+    rejected = sum(len(host.fleet.rejected) for host in state.hosts.values())
+    if unconfirmed:
+        parts.append(f"{plural(len(unconfirmed), 'kill')} UNCONFIRMED: {_names(unconfirmed)}")
+    if failed:
+        newest = max(failed, key=lambda entry: entry.view.since)
+        parts.append(f"{len(failed)} failed: {newest.key.name} {why(newest.view)} {age(newest.view.since, now)} ago")
+    if rejected:
+        parts.append(f"{plural(rejected, 'spec')} rejected")
+    bad = bad or bool(failed or unconfirmed or rejected)
+    for host in state.hosts.values():
+        for notice in host.fleet.notices[-1:]:
+            if notice.level.value != "info":
+                parts.append(f"{notice.message} ({notice.hint})" if notice.hint else notice.message)
+                bad = bad or notice.level.value == "error"
+    paused = _in_state(state, AgentState.PAUSED)
+    if paused:
+        parts.append(f"{len(paused)} paused")
+    denied = sum(entry.view.denials for entry in state.agents.values())
+    if denied and parts:
+        parts.append(plural(denied, "denial"))
+    return Alert("  ·  ".join(parts), bad) if parts else None
+
+
+def _in_state(state: ConsoleState, wanted: AgentState) -> list[AgentEntry]:
+    return [entry for entry in state.agents.values() if entry.view.state is wanted]
+
+
+def _names(entries: Iterable[AgentEntry]) -> str:
+    return ", ".join(entry.key.name for entry in entries)
+
+
+def denial_rows(state: ConsoleState, chosen: Filter | None = None) -> Sequence[DenialEntry]:
+    """Newest first."""
+    rows = list(reversed(state.denials))
+    return rows if not chosen else [row for row in rows if chosen.matches(denial_fields(row))]
+
+
+def denial_fields(row: DenialEntry) -> dict[str, str]:
+    denial = row.denial
+    operation = denial.operation
+    return {
+        "agent": row.key.name,
+        "host": row.key.host,
+        "layer": denial.layer.value,
+        "operation": operation.kind.value,
+        "target": operation.target,
+        "cap": denial.capability,
+        "rule": denial.rule,
+        "text": f"{row.key.name} {denial.layer.value} {operation.kind.value} {operation.target} {denial.capability} "
+        f"{denial.rule} {denial.reason}",
+    }

@@ -1,0 +1,76 @@
+"""One console session: what all screens share. Screens read it; handlers and the bridge write it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toka_console import themes
+from toka_console.filters import Filter
+from toka_console.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from toka_console.diagnostics import Diagnostics
+    from toka_console.identity import AgentKey
+    from toka_console.state import ConsoleState, DenialEntry
+    from toka_console.themes import Palette
+    from toka_runtime.clock import Clock
+
+MESSAGE_S = 8.0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One line to the operator, in the place of the footer until it is old or a key is pressed."""
+
+    text: str
+    role: str
+    until: float
+    """Monotonic seconds."""
+
+
+@dataclass
+class Session:
+    clock: Clock
+    diagnostics: Diagnostics
+    settings: Settings = field(default_factory=Settings)
+    theme: str = themes.DEFAULT
+    colour: bool = True
+    state: ConsoleState | None = None
+    """None until the runtime is open."""
+    phase: str = "starting the runtime"
+    """What the console is doing while there is no state, or while it stops."""
+    focus: AgentKey | None = None
+    """The agent that the Agent and Output screens show."""
+    call: DenialEntry | None = None
+    """The denial that the Call screen shows."""
+    fleet_filter: Filter = field(default_factory=Filter)
+    denials_filter: Filter = field(default_factory=Filter)
+    message: Message | None = None
+    terminal_delay: Callable[[], float] = field(default=lambda: 0.0)
+    """Seconds that the terminal needs for a frame: painting takes a rest in proportion."""
+
+    @property
+    def palette(self) -> Palette:
+        return themes.palette(self.theme, self.colour)
+
+    @property
+    def known(self) -> ConsoleState:
+        """The state, for what is drawn only when there is one."""
+        if self.state is None:
+            raise RuntimeError("the runtime is not open yet")
+        return self.state
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def say(self, text: str, role: str = "info") -> None:
+        self.message = Message(text, role, self.clock.monotonic() + MESSAGE_S)
+
+    def current_message(self) -> Message | None:
+        if self.message is not None and self.clock.monotonic() > self.message.until:
+            self.message = None
+        return self.message

@@ -1,0 +1,96 @@
+"""The operator's settings: `console.yaml`. A bad file never replaces good settings; each problem has its line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from toka_console.themes import DEFAULT, THEMES
+
+
+class SettingProblem(NamedTuple):
+    line: int
+    """From 1; 0: the file as a whole."""
+    message: str
+
+    def text(self, file: Path) -> str:
+        return f"{file}:{self.line}: {self.message}" if self.line else f"{file}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    theme: str = DEFAULT
+    refresh_hz: int = 25
+    """How often new events are drawn, 1–60."""
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Action id → keys that replace its default ones; empty: no key."""
+
+
+def load(path: Path) -> tuple[Settings, list[SettingProblem]]:
+    """Settings from a YAML file. With problems, the settings are the defaults with everything good applied.
+
+    A missing file is no problem. Imports the YAML library only when there is a file.
+    """
+    settings = Settings()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return settings, []
+    except (OSError, UnicodeDecodeError) as error:
+        return settings, [SettingProblem(0, f"cannot be read: {error}")]
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        raw: Any = cast(Any, YAML(typ="rt")).load(text)
+    except MarkedYAMLError as error:
+        mark = cast(Any, error).problem_mark
+        return settings, [SettingProblem(mark.line + 1 if mark else 0, str(cast(Any, error).problem))]
+    except YAMLError as error:
+        return settings, [SettingProblem(0, str(error))]
+    if raw is None:
+        return settings, []
+    if not isinstance(raw, dict):
+        return settings, [SettingProblem(1, "must be a map of settings")]
+    return _read(cast(dict[Any, Any], raw))
+
+
+def _read(raw: dict[Any, Any]) -> tuple[Settings, list[SettingProblem]]:
+    settings, problems = Settings(), list[SettingProblem]()
+    for name, value in raw.items():
+        line = _line(raw, name)
+        if name == "theme" and value in THEMES:
+            settings = replace(settings, theme=str(value))
+        elif name == "theme":
+            problems.append(SettingProblem(line, f"no theme {value!r}; there are {', '.join(THEMES)}"))
+        elif name == "refresh_hz" and isinstance(value, int) and 1 <= value <= 60:
+            settings = replace(settings, refresh_hz=value)
+        elif name == "refresh_hz":
+            problems.append(SettingProblem(line, f"refresh_hz must be a whole number from 1 to 60, not {value!r}"))
+        elif name == "keys" and (value is None or isinstance(value, dict)):
+            keys = _keys(cast(dict[Any, Any], value or {}), problems)
+            settings = replace(settings, keys=keys)
+        elif name == "keys":
+            problems.append(SettingProblem(line, "keys must be a map from action to key or list of keys"))
+        else:
+            problems.append(SettingProblem(line, f"no setting {name!r}; there are theme, refresh_hz, keys"))
+    return settings, problems
+
+
+def _keys(raw: dict[Any, Any], problems: list[SettingProblem]) -> dict[str, tuple[str, ...]]:
+    keys: dict[str, tuple[str, ...]] = {}
+    for action, value in raw.items():
+        listed = cast(list[Any], value) if isinstance(value, list) else [] if value is None else [value]
+        if all(isinstance(key, str | int) for key in listed):
+            keys[str(action)] = tuple(str(key) for key in listed)
+        else:
+            problems.append(SettingProblem(_line(raw, action), f"the keys of {action} must be text"))
+    return keys
+
+
+def _line(raw: dict[Any, Any], key: Any) -> int:
+    try:
+        return int(cast(Any, raw).lc.key(key)[0]) + 1
+    except (AttributeError, KeyError, TypeError):
+        return 0
