@@ -145,6 +145,10 @@ def _edges(fleet: Mapping[AgentName, AgentSpec]) -> tuple[tuple[Edge, ...], tupl
     for group in strongly_connected(required):
         path = cycle_through(min(group), required, group)
         raise GraphError(f"dependency cycle: {' → '.join(path)}", hint="make one of these dependencies optional")
+    everything = {
+        name: [d.agent for d in spec.dependencies if d.agent in fleet] for name, spec in fleet.items()
+    }
+    circle = {name: number for number, group in enumerate(strongly_connected(everything)) for name in group}
     notes: list[str] = []
     after = {name: list(names) for name, names in required.items()}
     dropped: set[tuple[AgentName, AgentName]] = set()
@@ -154,7 +158,8 @@ def _edges(fleet: Mapping[AgentName, AgentSpec]) -> tuple[tuple[Edge, ...], tupl
             other = dependency.agent
             if dependency.required or other not in fleet:
                 continue
-            if other == name or _reaches(other, name, after):
+            in_circle = name in circle and circle[name] == circle.get(other)
+            if in_circle and (other == name or _reaches(other, name, after)):
                 dropped.add((other, name))
                 notes.append(f"{name} does not wait for {other} (optional): that would close a cycle")
             else:

@@ -39,7 +39,7 @@ def critical_text(critical: CriticalPath) -> str:
     else:
         length = f"about {format_duration(round(critical.duration_s))}"
         if critical.assumed:
-            length += f"; no estimate for {', '.join(critical.assumed)}, the mean assumed"
+            length += f"; {len(critical.assumed)} of them without an estimate count as the mean"
     return f"{' → '.join(critical.agents)} ({length})"
 
 
