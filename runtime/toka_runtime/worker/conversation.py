@@ -138,66 +138,72 @@ def call_ids(messages: Iterable[Message]) -> set[str]:
 def resumable(history: Sequence[Message], prompt: str) -> list[Message]:
     """The history of an interrupted task, made valid and ready for the next model call. Messages that are good stay the
     same objects. Calls without a result are answered with an unknown outcome."""
-    if not history or history[0].get("role") != "user":
-        start: Message = {"role": "user", "content": prompt}
-        return resumable([start, *history], prompt) if history else [start]
     messages: list[Message] = []
     used_ids: set[str] = set()
     for message in history:
-        _answer_open_calls(messages, message)
-        if message.get("role") == "user":
-            message = _without_stray_results(messages, message)
-        elif isinstance(message.get("content"), list):
-            blocks, _ = clean_answer(message["content"], used_ids)
-            message = message if blocks == message["content"] else {**message, "content": blocks}
-        content = message.get("content")
-        if not as_blocks(content):
-            continue
-        if messages and messages[-1]["role"] == message.get("role"):
-            messages[-1] = {**messages[-1], "content": [*as_blocks(messages[-1]["content"]), *as_blocks(content)]}
+        open_calls = _open_calls(messages)
+        if message.get("role") == "assistant":
+            if not messages:
+                messages.append({"role": "user", "content": prompt})
+            if open_calls:
+                messages.append({"role": "user", "content": _unknown(open_calls)})
+            blocks = _assistant_blocks(message.get("content"), used_ids)
+            _add(messages, "assistant", blocks, message)
         else:
-            messages.append(message)
-    _answer_open_calls(messages, None)
+            _add(messages, "user", _user_blocks(message.get("content"), open_calls), message)
+    if open_calls := _open_calls(messages):
+        messages.append({"role": "user", "content": _unknown(open_calls)})
+    if not messages:
+        messages.append({"role": "user", "content": prompt})
     if messages[-1]["role"] == "assistant":
         messages.append({"role": "user", "content": CONTINUE_AFTER_RESUME})
     return messages
 
 
+def _add(messages: list[Message], role: str, blocks: list[Block], original: Message) -> None:
+    """The original when it has these very blocks, joined to the last message when that has the same role."""
+    if not blocks:
+        return
+    if messages and messages[-1]["role"] == role:
+        messages[-1] = {**messages[-1], "content": [*as_blocks(messages[-1]["content"]), *blocks]}
+    elif blocks == as_blocks(original.get("content")):
+        messages.append(original)
+    else:
+        messages.append({"role": role, "content": blocks})
+
+
+def _assistant_blocks(content: Any, used_ids: set[str]) -> list[Block]:
+    if isinstance(content, str):
+        return as_blocks(content)
+    blocks, _ = clean_answer(content, used_ids)
+    return [block for block in blocks if block.get("type") != "tool_result"]
+
+
+def _user_blocks(content: Any, open_calls: list[str]) -> list[Block]:
+    """Results of the open calls first, each call once; then the rest."""
+    given: dict[str, Block] = {}
+    others: list[Block] = []
+    for block in as_blocks(content) if isinstance(content, str) else _dicts(content):
+        if block.get("type") == "tool_result":
+            given.setdefault(str(block.get("tool_use_id")), block)
+        elif block.get("type") != "tool_use" and (block.get("type") != "text" or str(block.get("text") or "").strip()):
+            others.append(block)
+    return [*(given.get(call) or _unknown([call])[0] for call in open_calls), *others]
+
+
+def _open_calls(messages: list[Message]) -> list[str]:
+    if not messages or messages[-1]["role"] != "assistant":
+        return []
+    return [str(call["id"]) for call in tool_calls(messages[-1]["content"])]
+
+
+def _unknown(calls: list[str]) -> list[Block]:
+    return [tool_result(call, UNKNOWN_OUTCOME, is_error=True) for call in calls]
+
+
 def _dicts(content: Any) -> list[Block]:
     items: list[Any] = content if isinstance(content, list) else []  # pyright: ignore[reportUnknownVariableType]  # JSON
     return [item for item in items if isinstance(item, dict)]
-
-
-def _answer_open_calls(messages: list[Message], following: Message | None) -> None:
-    if not messages or messages[-1]["role"] != "assistant":
-        return
-    given = _result_ids(following) if following is not None and following.get("role") == "user" else set[str]()
-    missing = [str(call["id"]) for call in tool_calls(messages[-1]["content"]) if call["id"] not in given]
-    if missing:
-        results = [tool_result(call_id, UNKNOWN_OUTCOME, is_error=True) for call_id in missing]
-        messages.append({"role": "user", "content": results})
-
-
-def _without_stray_results(messages: list[Message], message: Message) -> Message:
-    """Without results of calls that the assistant message before it does not hold."""
-    before = next((m for m in reversed(messages) if m["role"] == "assistant"), None)
-    known = call_ids([before]) if before is not None else set[str]()
-    if not _result_ids(message) - known:
-        return message
-    kept = [
-        block
-        for block in as_blocks(message["content"])
-        if block.get("type") != "tool_result" or block.get("tool_use_id") in known
-    ]
-    return {**message, "content": kept}
-
-
-def _result_ids(message: Message) -> set[str]:
-    return {
-        str(block.get("tool_use_id"))
-        for block in as_blocks(message.get("content"))
-        if block.get("type") == "tool_result"
-    }
 
 
 def _new_id(used: set[str]) -> str:

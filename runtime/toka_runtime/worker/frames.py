@@ -18,7 +18,7 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _HEADER_BYTES = 4
 _READ_BYTES = 256 * 1024
-_SURROGATE = re.compile(rb"\\u[dD][89abAB]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class FrameError(ValueError):
