@@ -38,7 +38,10 @@ def sort_out(tree: Path, names: list[bytes], nested: Nested, max_file_bytes: int
                 left_out.append(f"{os.fsdecode(name)} (a git repository of its own)")
             continue
         found = _lstat(top, name, real)
-        if found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        if found is not None and stat.S_ISDIR(found.st_mode) and _lstat(top, name + b"/.git", real) is not None:
+            # A submodule, or something in its place: what the commit before has stays.
+            left_out.append(f"{os.fsdecode(name)} (a submodule)")
+        elif found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             # Gone, or replaced by a folder, a pipe, a socket: what was there before is no more.
             changes.remove.append(name)
         elif found.st_size > max_file_bytes:

@@ -41,7 +41,7 @@ def open_regular(path: Path) -> BinaryIO:
 def remove_tree(path: Path) -> None:
     """Remove a folder and all in it, also where an agent has made folders read-only; links are not followed.
     Raises OSError when something stays."""
-    if path.is_symlink() or not path.exists():
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
     _give_back_rights(path)

@@ -74,7 +74,7 @@ class SnapshotRepository:
     async def adopt(self, commit: str) -> None:
         """Take `commit`, which was made from these very files, as known. Files that did not change keep their place
         in the index, so that they are not read again."""
-        await self._call("read-tree", "-m", commit)
+        await self._call("read-tree", "-m", "-i", commit)
 
     async def forward(self, before: str, after: str) -> None:
         """Bring the files from `before` to `after`. Raises GitError, changing nothing, where they were changed."""

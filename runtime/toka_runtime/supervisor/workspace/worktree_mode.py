@@ -36,6 +36,8 @@ class _Place:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     branch: str = ""
     run: RunId | None = None
+    head: str = ""
+    """The operator's commit when it was last prepared."""
     claimed: bool = False
     left_out: tuple[str, ...] = ()
 
@@ -58,7 +60,7 @@ class WorktreeMode:
         self._claim(spec.name, place, branch)
         try:
             async with place.lock:
-                place.run = run
+                place.run, place.head = run, await self._linked.head()
                 notes = await self._make_ready(spec, place)
                 admin = self._linked.admin_dir(place.tree)
                 base = await self._base(place)
@@ -137,7 +139,7 @@ class WorktreeMode:
     async def _begin(self, place: _Place) -> list[str]:
         """A new worktree, on a new branch from HEAD or on the existing one."""
         tip = await self._linked.tip(place.branch)
-        start = tip or await self._linked.head()
+        start = tip or place.head
         record = Record("creating", place.branch, start, start)
         record.save(place.folder)
         await place.snapshots.create(self._repository.object_format, self._repository.excludes())
@@ -161,7 +163,6 @@ class WorktreeMode:
             # Somebody deleted the branch under its worktree: what the agent did comes back.
             await self._linked.move(place.branch, record.last, "", "toka: branch restored")
             tip = record.last
-        await self._linked.attach(admin, place.branch)
         if tip != record.last and is_own(admin, tip):
             await place.snapshots.adopt(tip)
         elif tip != record.last:
@@ -175,6 +176,8 @@ class WorktreeMode:
                     hint="commit or discard the work in that folder, then start the agent again",
                 ) from error
             self._share_index(place, admin)
+        # Last: it leaves `tip` in the reflog, by which own commits are known.
+        await self._linked.attach(admin, place.branch)
         record.last = tip
         record.save(place.folder)
         return await self._notes(place, tip)
@@ -285,13 +288,13 @@ class WorktreeMode:
         record = Record.load(place.folder)
         if record is None:
             raise WorkspaceError(f"the record of {place.tree} is gone")
-        record.base = await self._linked.merge_base(await self._linked.head(), record.last) or record.base
+        record.base = await self._linked.merge_base(place.head, record.last) or record.base
         record.save(place.folder)
         return record.base
 
     async def _notes(self, place: _Place, tip: str) -> list[str]:
         notes: list[str] = []
-        behind = await self._linked.count_missing(tip, await self._linked.head())
+        behind = await self._linked.count_missing(tip, place.head) if tip != place.head else 0
         if behind:
             commits = "commit" if behind == 1 else "commits"
             notes.append(f"branch {place.branch} is continued; it is {behind} {commits} behind HEAD")
