@@ -1,0 +1,231 @@
+"""An agent's own view of the machine: namespaces and a root file system that holds only what was given. Thin kernel
+calls without policy; standard library only (it runs between fork and exec).
+
+Order for one agent: `isolate` in a forked process, then fork; the child is process 1 of the new PID namespace and calls
+`build_root`, then `drop_privileges`. Sources: clone(2), mount_namespaces(7), user_namespaces(7), pivot_root(2),
+mount_setattr(2). Every failure raises `PrimitiveMissing` with the call that failed: nothing is skipped silently.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_AT_RECURSIVE, _AT_FDCWD = 0x8000, -100
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_MOUNT_SETATTR = 442
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS = 4, 24, 28
+_SECUREBITS = 0x01 | 0x02 | 0x08 | 0x20 | 0x40 | 0x80
+"""NOROOT and NO_CAP_AMBIENT_RAISE on, KEEP_CAPS and NO_SETUID_FIXUP off, each locked."""
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+DEVICES = ("null", "zero", "full", "random", "urandom")
+_STAGE = "/tmp"  # noqa: S108  # exists everywhere; only a mount point in a namespace of our own
+
+
+class PrimitiveMissing(OSError):
+    """A kernel call that confinement needs was refused. `primitive` names it; errno says how."""
+
+    def __init__(self, number: int, primitive: str) -> None:
+        super().__init__(number, f"{primitive}: {os.strerror(number)}")
+        self.primitive = primitive
+
+
+class Bind(NamedTuple):
+    source: str
+    target: str
+    """Absolute, as the agent sees it."""
+    writable: bool = False
+
+
+class View(NamedTuple):
+    """What the agent sees. Everything that is not named here does not exist for it."""
+
+    binds: Sequence[Bind]
+    links: Sequence[tuple[str, str]] = ()
+    """(where, to what): symbolic links such as /bin → usr/bin."""
+    files: Sequence[tuple[str, str]] = ()
+    """(path, text): small files made up for it, such as /etc/passwd."""
+    scratch_bytes: int = 256 << 20
+    """Size of each private /tmp and /dev/shm; it counts as the agent's memory."""
+    hostname: str = "agent"
+
+
+def isolate(*, user: bool) -> None:
+    """Leave the host's namespaces. The PID namespace begins with the next fork. `user`: make a user namespace first (an
+    ordinary user needs one; root does not)."""
+    uid, gid = os.getuid(), os.getgid()
+    flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+    if user:
+        # A process that has changed its user may not write its own maps otherwise. `drop_privileges` takes it back.
+        zero = ctypes.c_ulong(0)
+        _call("prctl(PR_SET_DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), zero, zero, zero))
+        _call("unshare(CLONE_NEWUSER)", _libc.unshare(ctypes.c_int(CLONE_NEWUSER)))
+        with _naming("write /proc/self/setgroups and the id maps"):
+            _write("/proc/self/setgroups", "deny")
+            _write("/proc/self/uid_map", f"{uid} {uid} 1")
+            _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    _call("unshare(namespaces)", _libc.unshare(ctypes.c_int(flags)))
+
+
+def build_root(view: View) -> None:
+    """Become a machine of one's own. Call as process 1 of the new PID namespace."""
+    with _naming("sethostname"):
+        socket.sethostname(view.hostname[:64])
+    _loopback_up()
+    _mount("", "/", "", _MS_REC | _MS_PRIVATE)
+    _mount("tmpfs", _STAGE, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=16m")
+    with _naming("prepare the new root"):
+        os.mkdir(f"{_STAGE}/old")  # noqa: PTH102  # no pathlib between fork and exec; likewise below
+        os.mkdir(f"{_STAGE}/new")  # noqa: PTH102
+    _pivot(_STAGE, f"{_STAGE}/old")
+    os.chdir("/")
+    _mount("tmpfs", "/new", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=4m")
+    _populate(view)
+    os.chdir("/new")
+    # The old root ends up on top of the new one, and goes.
+    _pivot(".", ".")
+    _call("umount2(old root)", _libc.umount2(b".", _MNT_DETACH))
+    os.chdir("/")
+    _set_attributes("/", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, recursive=False)
+
+
+def drop_privileges(uid: int | None, gid: int | None) -> None:
+    """Become this user (None: stay who one is), without any capability, for good. Also hides this process's memory from
+    others of the same user."""
+    zero = ctypes.c_ulong(0)
+    # While there still is the capability to do it with.
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), zero, zero, zero) != 0:
+            break
+    _call("prctl(PR_SET_SECUREBITS)", _libc.prctl(_PR_SET_SECUREBITS, ctypes.c_ulong(_SECUREBITS), zero, zero, zero))
+    with _naming("become the agent's user"):
+        if uid is not None and gid is not None:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+    header, data = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *(0,) * 6)
+    _call("capset", _libc.syscall(_CAPSET[os.uname().machine], header, data))
+    _call("prctl(PR_SET_DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, zero, zero, zero, zero))
+
+
+def _populate(view: View) -> None:
+    # First, so that what was given may lie below /tmp.
+    _own(view)
+    for bind in view.binds:
+        _bind(bind)
+    for where, target in view.links:
+        with _naming(f"link {where}"):
+            os.makedirs(os.path.dirname(f"/new{where}"), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            os.symlink(target, f"/new{where}")  # noqa: PTH211
+    for path, text in view.files:
+        with _naming(f"write {path}"):
+            os.makedirs(os.path.dirname(f"/new{path}"), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            _write(f"/new{path}", text, create=True)
+
+
+def _own(view: View) -> None:
+    """/proc of the own PID namespace, a /dev of five devices, private /tmp and /dev/shm."""
+    size = f"mode=1777,size={view.scratch_bytes}"
+    for path in ("/new/proc", "/new/dev", "/new/tmp"):
+        with _naming(f"make {path}"):
+            os.makedirs(path, 0o755, exist_ok=True)  # noqa: PTH103
+    _mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    _mount("tmpfs", "/new/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, size)
+    _mount("tmpfs", "/new/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "mode=0755,size=64k")
+    with _naming("make /dev"):
+        os.mkdir("/new/dev/shm")  # noqa: PTH102
+        for name in DEVICES:
+            os.close(os.open(f"/new/dev/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+            os.symlink(target, f"/new/dev/{name}")  # noqa: PTH211
+    for name in DEVICES:
+        _mount(f"/old/dev/{name}", f"/new/dev/{name}", "", _MS_BIND)
+    _mount("tmpfs", "/new/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, size)
+    _set_attributes("/new/dev", _ATTR_RDONLY, recursive=False)
+
+
+def _bind(bind: Bind) -> None:
+    source, target = f"/old{bind.source}", f"/new{bind.target}"
+    with _naming(f"prepare {bind.target}"):
+        if os.path.isdir(source):  # noqa: PTH112
+            os.makedirs(target, 0o755, exist_ok=True)  # noqa: PTH103
+        else:
+            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    _mount(source, target, "", _MS_BIND | _MS_REC)
+    attributes = _ATTR_NOSUID | _ATTR_NODEV | (0 if bind.writable else _ATTR_RDONLY)
+    _set_attributes(target, attributes, recursive=True)
+
+
+def _loopback_up() -> None:
+    """Programs expect 127.0.0.1; in a new network namespace it is down."""
+    with _naming("bring up the loopback interface"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        import fcntl
+
+        request = struct.pack("16sh22x", b"lo", 0)
+        flags = struct.unpack("16sh22x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    result = _libc.mount(
+        source.encode() or None,
+        target.encode(),
+        kind.encode() or None,
+        ctypes.c_ulong(flags),
+        data.encode() or None,
+    )
+    _call(f"mount {kind or source} on {target}", result)
+
+
+def _set_attributes(path: str, attributes: int, *, recursive: bool) -> None:
+    value = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    flags = ctypes.c_uint(_AT_RECURSIVE if recursive else 0)
+    result = _libc.syscall(
+        _MOUNT_SETATTR, ctypes.c_int(_AT_FDCWD), path.encode(), flags, value, ctypes.c_size_t(len(value))
+    )
+    _call(f"mount_setattr {path}", result)
+
+
+def _pivot(new: str, old: str) -> None:
+    machine = os.uname().machine
+    _call("pivot_root", _libc.syscall(_PIVOT_ROOT[machine], new.encode(), old.encode()))
+
+
+def _call(primitive: str, result: int) -> None:
+    if result < 0:
+        raise PrimitiveMissing(ctypes.get_errno(), primitive)
+
+
+@contextmanager
+def _naming(primitive: str) -> Generator[None]:
+    try:
+        yield
+    except PrimitiveMissing:
+        raise
+    except OSError as error:
+        raise PrimitiveMissing(error.errno or 0, primitive) from error
+
+
+def _write(path: str, text: str, *, create: bool = False) -> None:
+    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
