@@ -8,10 +8,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from toka_runtime.protocol.commands import CommandRequest, CommandResult
-from toka_runtime.protocol.events import Envelope
 from toka_runtime.protocol.ids import HostId
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.snapshot import FleetState
+from toka_runtime.protocol.stream import Batch, Resync
+
+__all__ = ["Batch", "Link", "LinkState", "Resync", "RuntimeClient"]
 
 
 class LinkState(StrEnum):
@@ -32,17 +34,6 @@ class Link(Model):
     """Why it is not up, and when the next try is."""
     read_only: str = ""
     """Why commands would be refused ("" when they are not)."""
-
-
-class Resync(Model):
-    """The subscriber fell behind, or the runtime has forgotten: start again from this state. `missed` counts the
-    durable events that this stream will not deliver (they may still be in the log)."""
-
-    state: FleetState
-    missed: int
-
-
-Batch = list[Envelope] | Resync
 
 
 class RuntimeClient(Protocol):
