@@ -5,15 +5,19 @@ The static half is `lint-imports`; each of its contracts is also broken on purpo
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grimp
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 SCREEN_AND_SDK = {"textual", "anthropic", "asyncssh", "httpx", "httpx2"}
 
@@ -137,6 +141,27 @@ def test_nor_is_anything_else_written_in_their_sources(import_graph: grimp.Impor
         and name != "toka_runtime"
     }
     assert not foreign
+
+
+PART_OF = {
+    "pydantic_core": "pydantic",  # one release, two wheels
+    "httpx2": "anthropic",  # its transport and its exceptions are part of the SDK's interface
+}
+
+
+def test_what_is_imported_is_declared(import_graph: grimp.ImportGraph, repo_root: Path) -> None:
+    """A package that is there only because another brought it along may be gone after the next update."""
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    provided_by = importlib.metadata.packages_distributions()
+    ours = {"toka_runtime", "toka_console"}
+    undeclared = {
+        f"{importer} imports {module}"
+        for module in roots(import_graph.modules) - ours - sys.stdlib_module_names
+        for importer in import_graph.find_modules_that_directly_import(module)
+        if not {canonicalize_name(name) for name in provided_by.get(PART_OF.get(module, module), [module])} & declared
+    }
+    assert not undeclared
 
 
 IN_A_FUNCTION = "def f():\n    import "
