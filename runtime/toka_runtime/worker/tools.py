@@ -16,7 +16,7 @@ from typing import Any
 from toka_runtime.worker.toolbox.capped import cap_text
 from toka_runtime.worker.toolbox.command import run_command
 from toka_runtime.worker.toolbox.context import Emit, ToolContext, ToolResult
-from toka_runtime.worker.toolbox.failure import ToolFailure, fail
+from toka_runtime.worker.toolbox.failure import TimeIsUp, ToolFailure, fail
 from toka_runtime.worker.toolbox.files import edit_file, read_file, write_file
 from toka_runtime.worker.toolbox.search import list_files, search_text
 
@@ -66,6 +66,8 @@ def execute(request: dict[str, Any], emit: Emit) -> dict[str, Any]:
             result = _guarded(tool, context)
     except ToolFailure as failure:
         return _failed(failure.code, failure.message, failure.refused_target)
+    except TimeIsUp:
+        return _failed("tool.timeout", f"stopped after {_own_timeout(request):g} s: ask for less at once")
     finally:
         os.close(root_fd)
     content, size, digest = cap_text(result.content, cap_bytes)
@@ -106,7 +108,7 @@ def _alarm(seconds: float) -> Generator[None]:
         nonlocal left
         left -= 1
         if left <= 0:
-            raise ToolFailure("tool.timeout", f"stopped after {seconds:g} s: ask for less at once")
+            raise TimeIsUp
 
     if seconds <= 0:
         yield

@@ -22,8 +22,8 @@ DRAIN_S = 0.3
 LIVE_BYTES = 8 << 20
 """More output than this is not passed on live; the result still has its head and tail."""
 _CHUNK = 65536
-_LOOK_S = 0.5
-_SLACK_S = 0.5
+_LOOK_S = 0.25
+_SLACK_S = 0.1
 # They make a shell run other code before the command, or instead of it.
 _UNSAFE_NAMES = ("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "IFS", "CDPATH")
 

@@ -17,6 +17,11 @@ class ToolFailure(Exception):
         self.refused_target = refused_target
 
 
+class TimeIsUp(Exception):
+    """Raised in the middle of whatever runs when a tool has had its time. Not a `ToolFailure`: what skips a file that
+    cannot be read must not skip this."""
+
+
 _KNOWN = {
     errno.ENOENT: ("tool.not_found", "there is no such file or folder"),
     errno.ENOTDIR: ("tool.not_found", "a part of the path is a file, not a folder"),
