@@ -10,6 +10,7 @@ from toka_runtime.protocol.usage import Budget, ResourceLimits
 from toka_runtime.specs import fields, units
 from toka_runtime.specs.findings import quoted
 from toka_runtime.specs.reading import MAX_NAME, Reader, Section
+from toka_runtime.specs.source import Place
 from toka_runtime.specs.tree import Mapping, Node, Scalar, Sequence, is_null
 
 MIN_MEMORY_BYTES = 1_000_000
@@ -23,6 +24,9 @@ def read_security(reader: Reader, section: Section | None, defaults: Security | 
         return base
     named = reader.as_lines(section.get("capabilities_required"), "security.capabilities_required")
     place = section.get("capabilities_required")
+    for node in place.items if isinstance(place, Sequence) else ():
+        if isinstance(node, Scalar):
+            reader.capability_places.setdefault(node.text.strip(), Place(node.line, node.column))
     for name in named:
         if len(name) > MAX_NAME:
             reader.findings.error(place, "spec.too_long", f"capability {quoted(name)} is long", f"at most {MAX_NAME}")
@@ -88,6 +92,7 @@ def read_grants(reader: Reader, node: Node | None, name: str) -> tuple[ScopedGra
     for key, value in mapping or Mapping(()):
         where = f"{name}.{key.text}"
         before = len(reader.findings.errors)
+        reader.capability_places.setdefault(key.text, Place(key.line, key.column))
         scopes = tuple(dict.fromkeys(reader.as_lines(value, where)))
         if scopes and key.text:
             found.append(ScopedGrant(capability=key.text, scopes=scopes))

@@ -160,8 +160,7 @@ VERIFY: Fields = {
         {
             "anyOf": [text("Run by sh -c.", minLength=1), texts("Run as it is.") | {"minItems": 1}],
             "description": "Text is run by sh -c, a list as it is.",
-        },
-        aliases=("run", "argv"),
+        }
     ),
     "timeout": Field(quantity("Time limit. Default: 10m.", "2m")),
 }

@@ -145,9 +145,7 @@ def _edges(fleet: Mapping[AgentName, AgentSpec]) -> tuple[tuple[Edge, ...], tupl
     for group in strongly_connected(required):
         path = cycle_through(min(group), required, group)
         raise GraphError(f"dependency cycle: {' → '.join(path)}", hint="make one of these dependencies optional")
-    everything = {
-        name: [d.agent for d in spec.dependencies if d.agent in fleet] for name, spec in fleet.items()
-    }
+    everything = {name: [d.agent for d in spec.dependencies if d.agent in fleet] for name, spec in fleet.items()}
     circle = {name: number for number, group in enumerate(strongly_connected(everything)) for name in group}
     notes: list[str] = []
     after = {name: list(names) for name, names in required.items()}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from toka_runtime.protocol.spec import AgentSpec
+from toka_runtime.specs import tree
 from toka_runtime.specs.crosscheck import check_fleet
 from toka_runtime.specs.findings import Findings, Problem
 from toka_runtime.specs.fleet_file import FleetSettings, read_fleet
 from toka_runtime.specs.normalise import Draft, read_agent
-from toka_runtime.specs.source import Source, display, read_source, source_of
+from toka_runtime.specs.source import Place, Source, display, read_source, source_of
 from toka_runtime.specs.toml_reader import read_toml
-from toka_runtime.specs.tree import Mapping, is_null, kind_of
 from toka_runtime.specs.yaml_reader import read_yaml
 
 SUFFIXES = (".yaml", ".yml", ".toml")
@@ -34,6 +34,8 @@ class LoadedFile:
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     repairs: tuple[Problem, ...] = ()
+    capability_places: Mapping[str, Place] = field(default_factory=dict[str, Place])
+    """Name of a permission → where the file declares it: policy, which alone knows what names mean, reports there."""
 
     @property
     def ok(self) -> bool:
@@ -111,10 +113,13 @@ def _read(
             fleets.append(settings)
     elif source is not None:
         node = read_yaml(source.text, findings)
-        if isinstance(node, Mapping):
+        if isinstance(node, tree.Mapping):
             drafts = [read_agent(node, findings, stem=_stem(Path(file)))]
         elif not findings.errors:
-            what = f"is {kind_of(node)} at the top, not a mapping" if node and not is_null(node) else "holds no value"
+            if node is None or tree.is_null(node):
+                what = "holds no value"
+            else:
+                what = f"is {tree.kind_of(node)} at the top, not a mapping"
             findings.error(node, "spec.not_a_mapping", what, "a spec begins with “metadata:”")
     digest = source.digest if source else ""
     members = [draft for draft in drafts if draft.findings is not findings]
@@ -155,6 +160,7 @@ class _Loaded:
             errors=tuple(sorted(findings.errors, key=_by_place)),
             warnings=tuple(sorted(findings.warnings, key=_by_place)),
             repairs=tuple(sorted(findings.repairs, key=_by_place)),
+            capability_places=draft.capability_places,
         )
 
 

@@ -37,6 +37,8 @@ class Draft:
     branch_place: Place | None = None
     task_places: Mapping[str, Place] = field(default_factory=dict[str, Place])
     """What a task depends on → where that is written."""
+    capability_places: Mapping[str, Place] = field(default_factory=dict[str, Place])
+    """Name of a permission → where it is written."""
     fleet_member: bool = False
 
 
@@ -121,6 +123,7 @@ def _assemble(reader: Reader, top: Section, identity: Identity, stem: str, defau
         extensions=reader.unknown,
     )
     draft.task_places = reader.task_places
+    draft.capability_places = reader.capability_places
     return draft
 
 

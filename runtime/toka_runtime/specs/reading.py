@@ -48,6 +48,8 @@ class Reader:
     """Keys that no section knows, by dotted path: kept as extensions."""
     task_places: dict[str, Place] = field(default_factory=dict[str, Place])
     """What a task depends on → where that is written first."""
+    capability_places: dict[str, Place] = field(default_factory=dict[str, Place])
+    """Name of a permission → where it is written first."""
 
     def wrong_type(self, node: Node, what: str, wanted: str) -> None:
         self.findings.error(node, "spec.wrong_type", f"{what} is {kind_of(node)}, not {wanted}")

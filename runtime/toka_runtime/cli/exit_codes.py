@@ -1,0 +1,52 @@
+"""What the process says when it ends. Part of the interface: scripts and CI read these."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from toka_runtime.errors import (
+    ModelError,
+    PolicyError,
+    ProcessError,
+    StoreError,
+    TokaError,
+    UsageError,
+    WorkspaceError,
+)
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    ENVIRONMENT = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+MEANING = {
+    ExitCode.OK: "all good: every file, or every agent completed",
+    ExitCode.FAILED: "some file is not good, or some agent failed, was killed or skipped",
+    ExitCode.USAGE: "wrong words on the command line; nothing was started",
+    ExitCode.ENVIRONMENT: "workspace, state folder, credential, git, disk …: the message says which",
+    ExitCode.INTERRUPTED: "interrupted; what ran was stopped in order",
+    ExitCode.BROKEN_PIPE: "the reader of the output went away",
+}
+
+_BY_ERROR: tuple[tuple[type[TokaError], ExitCode], ...] = (
+    (UsageError, ExitCode.USAGE),
+    (WorkspaceError, ExitCode.ENVIRONMENT),
+    (StoreError, ExitCode.ENVIRONMENT),
+    (ProcessError, ExitCode.ENVIRONMENT),
+    (ModelError, ExitCode.ENVIRONMENT),
+    (PolicyError, ExitCode.ENVIRONMENT),
+)
+
+
+def exit_code_of(error: TokaError) -> ExitCode:
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def exit_code_help() -> str:
+    """The table for `--help`."""
+    return "exit codes:\n" + "".join(f"  {code:>3}  {meaning}\n" for code, meaning in MEANING.items())
