@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.fleet import RUNTIME, Ran, alive, environment, git, make_repository, parse, processes_naming, run_json
+from e2e.fleet import RUNTIME, Ran, environment, git, make_repository, parse, run_json
+from fakes.processes import alive, processes_naming
 
 FIRST = "build-system-stabilization"
 

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toka_runtime.specs.loader import load_paths
-
 from fakes.gateway import Answer, FakeGateway
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.client.base import Resync
@@ -18,6 +16,7 @@ from toka_runtime.protocol.commands import Command, CommandRequest, CommandResul
 from toka_runtime.protocol.events import Envelope, Event
 from toka_runtime.protocol.ids import AgentName, CommandId, HostId, RunRef, new_command_id
 from toka_runtime.protocol.states import AgentState
+from toka_runtime.specs.loader import load_paths
 from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.dispatch import Dispatcher
 from toka_runtime.supervisor.options import LoopLimits, RuntimeOptions
@@ -99,7 +98,7 @@ async def scene(
     **options: Any,
 ) -> AsyncIterator[Scene]:
     folder = tmp_path / "specs"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, text in enumerate(specs):
         (folder / f"{number}.yaml").write_text(text)
     workspace = tmp_path / "workspace"

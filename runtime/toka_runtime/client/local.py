@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -140,7 +140,7 @@ class LocalClient:
     async def snapshot(self) -> FleetState:
         return self.supervisor.bus.snapshot()
 
-    async def events(self, after_seq: int) -> AsyncIterator[Batch]:
+    async def events(self, after_seq: int) -> AsyncGenerator[Batch]:
         async with self.supervisor.bus.subscribe(after_seq) as subscription:
             async for batch in subscription:
                 yield batch

@@ -63,6 +63,11 @@ class Agent:
         self._settled.set()
 
     @property
+    def starting(self) -> bool:
+        """A life has begun, even when its first state change is not written yet: it holds a slot."""
+        return self._life is not None and not self._life.done() and self.state is AgentState.PENDING and not self.holding
+
+    @property
     def name(self) -> AgentName:
         return self.spec.name
 
@@ -175,12 +180,13 @@ class Agent:
             return False
         delay = restart.backoff_s * 2 ** (self.attempt - 1) * (0.5 + random.random() / 2)  # noqa: S311  # jitter
         try:
-            await self._change(
-                AgentState.PENDING, ending.reason, f"restart {self.attempt} of {restart.max_restarts} in {delay:.1f} s"
-            )
+            self.holding = f"restart {self.attempt} of {restart.max_restarts} in {delay:.1f} s"
+            await self._change(AgentState.PENDING, ending.reason, self.holding)
             await self._services.clock.sleep(delay)
+            self.holding = ""
         except asyncio.CancelledError:
             ended = self._ending or _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
+            self.holding = ""
             await self._change(ended.state, ended.reason, f"{ended.detail} while it waited for a restart")
             return False
         return True

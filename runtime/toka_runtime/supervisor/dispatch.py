@@ -122,7 +122,7 @@ class Dispatcher:
                 return "", {"events": page, "more": len(found) > limit}
             case cmd.ReadDiff():
                 agent = supervisor.agent(command.agent)
-                diff, truncated = await supervisor.services.workspaces.diff(agent.spec, command.max_bytes)
+                diff, truncated = await supervisor.services.workspaces.diff(agent.name, command.max_bytes)
                 return "", {"diff": diff, "truncated": truncated}
 
     async def _each(

@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from toka_runtime.aio import see_through, spawn
 from toka_runtime.errors import WorkspaceError
 
 MINIMUM_VERSION = (2, 36)
 """`worktree list -z` is that old."""
 _STDERR_BYTES = 16_000
 _CHUNK = 65_536
+_GRACE_S = 2.0
 
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
@@ -111,35 +113,49 @@ class Git:
     ) -> GitResult:
         """One git call, to its end. `at` holds GIT_DIR and its like; `max_bytes` cuts the output and ends git.
 
-        Raises GitError on failure (only with `check`), on a timeout, and when git cannot be started. Cancelling kills
-        git and whatever it started.
+        Raises GitError on failure (only with `check`), on a timeout, and when git cannot be started. Cancelling ends
+        git and whatever it started, and waits for that (two seconds at most, then they are killed).
         """
         environment = git_environment(settings or {}, author) | dict(at or {})
         async with self._slots:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    self.program,
-                    *arguments,
-                    stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    env=environment,
-                    cwd=cwd or "/",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise GitError(f"git cannot be started: {error}") from error
+            process = await self._start(arguments, environment, cwd or Path("/"), wants_input=bool(stdin))
             try:
                 async with asyncio.timeout(timeout_s):
                     result = await _converse(process, stdin, max_bytes)
             except TimeoutError:
                 raise GitError(f"git {arguments[0]} took more than {timeout_s:g} s and was ended") from None
             finally:
-                await _end(process)
+                if process.returncode is None:
+                    await see_through(_end(process))
         if check and result.exit_code != 0 and not result.truncated:
             said = result.stderr.strip() or f"exit code {result.exit_code}"
             raise GitError(f"git {arguments[0]} failed: {said}", stderr=result.stderr)
         return result
+
+    async def _start(
+        self, arguments: tuple[str, ...], environment: dict[str, str], cwd: Path, *, wants_input: bool
+    ) -> asyncio.subprocess.Process:
+        starting = spawn(
+            asyncio.create_subprocess_exec(
+                self.program,
+                *arguments,
+                stdin=asyncio.subprocess.PIPE if wants_input else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        )
+        try:
+            return await asyncio.shield(starting)
+        except OSError as error:
+            raise GitError(f"git cannot be started: {error}") from error
+        except asyncio.CancelledError:
+            # asyncio would kill a process that is half started, and git would leave its locks behind.
+            with contextlib.suppress(OSError):
+                await see_through(_end_when_started(starting))
+            raise
 
 
 def git_environment(settings: Mapping[str, str], author: Author | None = None) -> dict[str, str]:
@@ -183,7 +199,7 @@ async def _converse(process: asyncio.subprocess.Process, stdin: bytes, max_bytes
         said = group.create_task(_read_keeping(process.stderr, _STDERR_BYTES))
         out, truncated = await _read_up_to(process.stdout, max_bytes)
         if truncated:
-            _kill(process)
+            _signal(process, signal.SIGTERM)
             await _read_keeping(process.stdout, 0)
     code = await process.wait()
     return GitResult(code, out, said.result().decode("utf-8", "replace"), truncated)
@@ -216,14 +232,21 @@ async def _read_keeping(pipe: asyncio.StreamReader, limit: int) -> bytes:
     return kept
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
+
+
+async def _end_when_started(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+    await _end(await starting)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Nothing of it is left when this returns, whatever ended the conversation."""
-    if process.returncode is None:
-        _kill(process)
-        # Reading to the end lets the pipes close.
-        await process.communicate()
+    """Nothing of it is left when this returns. Asked first: git then removes its lock files and half-made folders."""
+    _signal(process, signal.SIGTERM)
+    # Reading to the end lets the pipes close.
+    ended = spawn(process.communicate())
+    await asyncio.wait([ended], timeout=_GRACE_S)
+    if not ended.done():
+        _signal(process, signal.SIGKILL)
+    await ended

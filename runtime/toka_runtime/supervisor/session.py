@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.broker.gate import Gate
 from toka_runtime.errors import ProcessError, ProtocolError
 from toka_runtime.protocol.events import Level, Noticed
@@ -67,6 +68,19 @@ class WorkerSession:
         """Run one attempt to its end. Cancelling this leaves the worker waiting: call `cancel` then."""
         self._calls.begin(attempt, history)
         await self._channel.send({"t": "task", "task": task, "attempt": attempt, "prompt": prompt, "history": history})
+        serving = spawn(self._serve(task), name=f"serve {self._voice.agent}")
+        exiting = spawn(self._process.wait(), name=f"worker of {self._voice.agent}")
+        try:
+            # A worker can die while the runtime is busy for it, e.g. in a model call that nobody needs any more.
+            await asyncio.wait({serving, exiting}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                return serving.result()
+            raise self._died(f"exit code {exiting.result()}")
+        finally:
+            await cancel_and_wait(serving)
+            await cancel_and_wait(exiting)
+
+    async def _serve(self, task: int) -> AttemptResult:
         while True:
             frame = await self._receive()
             match frame.get("t"):
@@ -100,8 +114,11 @@ class WorkerSession:
     async def _receive(self) -> Frame:
         frame = await self._channel.receive()
         if frame is None:
-            raise WorkerDied(f"the worker of {self._voice.agent} (pid {self._process.worker_pid}) ended by itself")
+            raise self._died("it closed its socket")
         return frame
+
+    def _died(self, how: str) -> WorkerDied:
+        return WorkerDied(f"the worker of {self._voice.agent} (pid {self._process.worker_pid}) ended by itself: {how}")
 
     async def _tool(self, frame: Frame) -> Frame:
         call: Any = frame.get("call")

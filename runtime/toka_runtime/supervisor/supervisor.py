@@ -234,6 +234,7 @@ class Supervisor:
             memory_bytes=agent.spec.security.limits.memory_bytes,
             verified=agent.verified,
             requested=agent.requested,
+            holding=agent.holding,
         )
 
     # -- watching -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from fakes.gateway import Answer, finish
+from fakes.processes import alive
 from fakes.scene import Scene, scene, spec
 from toka_runtime.llm.base import ModelRequest
 from toka_runtime.protocol import commands as cmd
@@ -73,7 +74,7 @@ async def test_kill_goes_to_the_run_that_was_meant_or_nowhere(tmp_path: Path) ->
         assert answer.ok
         assert answer.data["proof"]["confirmed"]
         assert stage.agent("a").state is S.KILLED
-        assert not Path(f"/proc/{ref.process.pid}").exists()
+        assert not alive({ref.process.pid})
         assert stage.gateway.cancelled == 1
         await stage.until(lambda: len(stage.of(ev.CommandHandled)) == 5)
         assert [e.ok for e in stage.of(ev.CommandHandled)] == [False] * 4 + [True]
@@ -87,7 +88,7 @@ async def test_kill_of_a_paused_agent(tmp_path: Path) -> None:
         answer = await stage.send(cmd.KillAgent(target=ref))
         assert answer.ok, answer
         assert stage.agent("a").state is S.KILLED
-        assert not Path(f"/proc/{ref.process.pid}").exists()
+        assert not alive({ref.process.pid})
 
 
 async def test_the_same_id_is_carried_out_once(tmp_path: Path) -> None:
@@ -169,4 +170,4 @@ async def test_closing_ends_everything_with_the_reason(tmp_path: Path) -> None:
         pid = stage.ref("a").process.pid
         await stage.supervisor.aclose("enough")
         assert (stage.agent("a").state, stage.agent("a").reason) == (S.KILLED, StopReason.SHUTDOWN)
-        assert not Path(f"/proc/{pid}").exists()
+        assert not alive({pid})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.gateway import Answer, finish, say, tool_results, tool_turn
+from fakes.processes import alive
 from fakes.scene import scene, spec
 from toka_runtime.errors import ModelUnavailable
 from toka_runtime.llm.base import ModelRequest
@@ -165,7 +166,7 @@ async def test_agent_timeout_ends_the_run_and_its_processes(tmp_path: Path) -> N
         await stage.run()
         assert stage.agent("a").reason is StopReason.TIMEOUT
         started = stage.of(ev.ProcessStarted)[-1]
-        assert not Path(f"/proc/{started.process.pid}").exists()
+        assert not alive({started.process.pid})
         assert stage.of(ev.ProcessEnded)[-1].survivors == ()
 
 
