@@ -136,7 +136,7 @@ async def test_stop_gives_grace_and_then_ends(tmp_path: Path) -> None:
         answer = await stage.send(cmd.StopAgent(target=stage.ref("a"), grace_s=5))
         assert answer.ok, answer
         assert stage.agent("a").state is S.KILLED
-        assert S.STOPPING in [e.after for e in stage.of(ev.AgentStateChanged)]
+        await stage.until(lambda: S.STOPPING in [e.after for e in stage.of(ev.AgentStateChanged)])
 
 
 async def test_freeze_all_and_thaw_all(tmp_path: Path) -> None:
