@@ -96,8 +96,11 @@ class ForkServer:
         """Raises ProcessError when a process is left, naming it. Safe to call twice."""
         self._closed = True
         proofs = await asyncio.gather(*(self._kill(process) for process in list(self._agents)))
+        for process in self._agents:
+            process.close()
         if self._zygote is not None:
             await self._zygote.aclose()
+        self._agents.clear()
         survivors = sorted({pid for proof in proofs for pid in proof.survivors})
         unconfirmed = sum(not proof.confirmed for proof in proofs)
         if unconfirmed:

@@ -30,6 +30,9 @@ TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
 ANSWER_S = 5.0
 """For requests that take the shim no time."""
+PAUSE_ANSWER_S = PAUSE_S + ANSWER_S
+KILL_ANSWER_S = KILL_S + 1.0
+"""Later than this a shim is taken for stuck, and its tree is handled from outside."""
 STDERR_TAIL_BYTES = 4096
 OUTPUT_TAIL_BYTES = 2000
 KILLED = -int(signal.SIGKILL)
@@ -95,7 +98,7 @@ class ShimProcess:
             raise ProcessError(f"the shim of {self.plan.agent} ended at once: {error}{self._stderr_text()}") from None
         except ProcessError as error:
             message = f"{self.plan.agent} could not be started: {error.message}{self._stderr_text()}"
-            raise ProcessError(message) from None
+            raise ProcessError(message, hint=error.hint) from None
         finally:
             await cancel_and_wait(answering)
         if born["started_ticks"] != self.process.started_ticks:
@@ -212,7 +215,7 @@ class ShimProcess:
             self._running.clear()
             self._paused_at = self._clock.monotonic()
         try:
-            return _proof(await self._ask("stop", PAUSE_S + ANSWER_S), began)
+            return _proof(await self._ask("stop", PAUSE_ANSWER_S), began)
         except NoAnswer:
             return _proof_of(await asyncio.to_thread(stop_tree, self.process.pid), began)
         except ProcessError:
@@ -221,7 +224,7 @@ class ShimProcess:
 
     async def resume(self) -> StopProof:
         began = time.monotonic()
-        proof = _proof(await self._ask("continue", PAUSE_S + ANSWER_S), began)
+        proof = _proof(await self._ask("continue", PAUSE_ANSWER_S), began)
         if not self._running.is_set():
             self._paused_s += self._clock.monotonic() - self._paused_at
             self._running.set()
@@ -230,7 +233,7 @@ class ShimProcess:
     async def terminate(self, grace_s: float) -> StopProof:
         if self._proof is None:
             try:
-                await self._ask("term", PAUSE_S + ANSWER_S)
+                await self._ask("term", PAUSE_ANSWER_S)
                 empty, ticking = spawn(self._empty.wait()), spawn(self._clock.sleep(grace_s))
                 try:
                     await asyncio.wait({empty, ticking}, return_when=asyncio.FIRST_COMPLETED)
@@ -254,7 +257,7 @@ class ShimProcess:
         began = time.monotonic()
         answer: Message | None = None
         with suppress(ProcessError):
-            answer = await self._ask("kill", KILL_S + 1.0)
+            answer = await self._ask("kill", KILL_ANSWER_S)
         if answer is None:
             proof = await self._kill_from_outside(began)
         else:
@@ -263,7 +266,7 @@ class ShimProcess:
             proof = _proof(answer, began, more=1)
         self._proof = proof
         if proof.confirmed:
-            self._close()
+            self.close()
         return proof
 
     async def _kill_from_outside(self, began: float) -> StopProof:
@@ -298,11 +301,14 @@ class ShimProcess:
     # -- the shim -------------------------------------------------------------------------------------------------
 
     async def _ask(self, action: str, timeout_s: float) -> Message:
+        self._wake_shim()
+        return await self._control.request(action, timeout_s=timeout_s)
+
+    def _wake_shim(self) -> None:
+        """A process of the agent may have stopped it. To a shim that runs this means nothing."""
         if self._pidfd >= 0:
-            # A process of the agent may have stopped the shim. To one that runs this means nothing.
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
-        return await self._control.request(action, timeout_s=timeout_s)
 
     def _event(self, message: Message) -> None:
         match message:
@@ -354,7 +360,8 @@ class ShimProcess:
             os.close(self._errors)
             self._errors = -1
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Give the descriptors back. A shim that still lives sees end of file and kills its tree. Safe to call twice."""
         self._control.close()
         self._frames.close()
         self._close_errors()

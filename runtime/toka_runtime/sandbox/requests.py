@@ -83,6 +83,9 @@ class ControlPeer:
                 data = self._socket.recv(MAX_MESSAGE_BYTES)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # Said once when the peer ended without having read all: its last messages come after this.
+                continue
             except OSError:
                 data = b""
             if not data:

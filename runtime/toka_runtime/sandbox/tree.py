@@ -97,10 +97,12 @@ def continue_tree(root: int, timeout_s: float = PAUSE_S) -> Swept:
 
 
 def signal_tree(root: int, number: int) -> int:
-    """Send one signal to every living descendant, once. Returns how many got it."""
-    sent: set[int] = set()
-    _walk(root, _Send(number, sent))
-    return len(sent)
+    """Send one signal to every living descendant, once. Returns how many got it.
+
+    Found first and signalled then, children before parents: a parent that dies of it would take its children out of
+    sight. Whatever is forked meanwhile (by a handler that tidies up, say) is left alone."""
+    everyone = members(root)
+    return sum(_signal_member(pid, everyone[pid], number) for pid in reversed(everyone) if not _gone(everyone[pid]))
 
 
 def kill_children(on_reap: Callable[[int, int], None], timeout_s: float = KILL_S) -> Swept:
