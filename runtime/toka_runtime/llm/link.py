@@ -49,6 +49,7 @@ class GatewayLink:
         self._numbers = 0
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tail = bytearray()
+        self._closing = False
         self.ended = False
         self.protections: tuple[str, ...] = ()
 
@@ -71,7 +72,8 @@ class GatewayLink:
             await self.close()
             raise GatewayLost(f"the gateway process was not ready within {READY_TIMEOUT_S:.0f} s") from None
         except GatewayLost as error:
-            failure = error if self._process is None else await self.death("while it was starting")
+            told = self._process is None or self._closing
+            failure = error if told else await self.death("while it was starting")
             await self.close()
             raise failure from None
         except BaseException:
@@ -117,12 +119,14 @@ class GatewayLink:
             if code < 0
             else f"ended with exit code {code}"
         )
-        last = Redactor(self._secrets).text(self._tail.decode(errors="replace")).strip().splitlines()[-1:]
-        said = f": {last[0]}" if last else ""
+        lines = Redactor(self._secrets).text(self._tail.decode(errors="replace")).strip().splitlines()
+        last = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+        said = f": {last}" if last else ""
         return GatewayLost(f"the gateway process {how} {when}{said}", hint="the next call starts a new one")
 
     def abort(self) -> None:
         """Take no more part in anything: calls fail, a start that is under way too. `close` must follow."""
+        self._closing = True
         self._on_lost()
         self._channel.close()
 

@@ -56,6 +56,7 @@ _COMMENT = {
     ".js": "// ",
     ".ts": "// ",
 }
+_TEXT = (".md", ".rst", ".txt", ".toml", ".yaml")
 _GLOB_CHARS = re.compile(r"[*?\[]")
 
 
@@ -145,7 +146,7 @@ class _Script:
             if self._calls.get(call) == "list_files" and not error:
                 names.extend(line.strip() for line in text.splitlines())
         files = [name for name in names if name and not name.endswith(("/", "@", "=")) and not name.startswith("(")]
-        liked = sorted(files, key=lambda name: (not name.lower().endswith((".md", ".toml", ".txt", ".rst")), name))
+        liked = sorted(files, key=lambda name: ("readme" not in name.lower(), not name.endswith(_TEXT), name))
         return next((name for name in liked if _may(self._rights, OperationKind.READ, name)), "")
 
     def _note_path(self) -> str:
@@ -201,7 +202,7 @@ def _text(content: Any) -> str:
 
 
 def _may(rights: Rights, kind: OperationKind, target: str, argv: tuple[str, ...] = ()) -> bool:
-    return isinstance(decide(Operation(kind=kind, target=target), rights), Allowed)
+    return isinstance(decide(Operation(kind=kind, target=target, argv=argv), rights), Allowed)
 
 
 def _folder(rights: Rights) -> str | None:

@@ -108,8 +108,9 @@ class ReplayProvider:
         return call
 
     def _miss(self, key: Key, recorded: int) -> str:
-        again = f" a {recorded + 1}th time" if recorded else ""
-        return f"{self._path.name} does not hold {_name(key)}{again}"
+        if recorded:
+            return f"{self._path.name} holds {_name(key)} {recorded} times, and it is asked once more"
+        return f"{self._path.name} does not hold {_name(key)}"
 
     def _nearest(self, key: Key) -> str:
         if not self._calls:
