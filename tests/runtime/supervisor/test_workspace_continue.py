@@ -14,7 +14,7 @@ from fakes.specs import agent_spec
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.errors import WorkspaceError
 from toka_runtime.protocol.ids import RunId
-from toka_runtime.supervisor.workspace import AgentWorkspace, Workspaces
+from toka_runtime.supervisor.workspace import AgentWorkspace, Workspaces, linked
 from toka_runtime.supervisor.workspace.layout import Layout, Record
 
 SPEC = agent_spec(branch="topic")
@@ -91,6 +91,28 @@ async def test_cancelled_while_it_made_the_worktree(repository: Path, state: Pat
     assert (second.path / "README.md").exists()
     assert await workspaces.commit(SPEC, 0, "Nothing") is None
     assert git(repository, "worktree", "list").count("\n") == 1
+
+
+async def test_the_power_went_while_git_made_the_worktree(repository: Path, state: Path) -> None:
+    _, first = await prepared(repository, state)
+    record = Record("creating", "topic")
+    record.save(Layout(repository, state).snapshot(SPEC.name))
+    admin = repository / ".git/worktrees/scribe"
+    (admin / "locked").write_text("initializing")
+    (admin / "commondir").write_text("")
+    with pytest.raises(AssertionError, match="commondir"):
+        git(repository, "worktree", "list")
+    _, second = await prepared(repository, state)
+    assert (second.path / "README.md").exists()
+    assert second.path == first.path
+
+
+async def test_a_lock_that_stays(repository: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linked, "_LOCK_PAUSE_S", 0.001)
+    (repository / ".git/refs/heads/topic.lock").write_text("")
+    with pytest.raises(WorkspaceError, match=r"topic\.lock") as caught:
+        await prepared(repository, state)
+    assert "remove the lock file" in caught.value.hint
 
 
 async def test_the_folder_was_deleted(repository: Path, state: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from toka_runtime.aio import see_through, spawn
 from toka_runtime.errors import WorkspaceError
 from toka_runtime.supervisor.git import Git, GitError, GitResult
 from toka_runtime.supervisor.workspace.facts import Repository
+from toka_runtime.supervisor.workspace.folders import remove_tree
 
 _LOCK_TRIES = 20
 _LOCK_PAUSE_S = 0.1
@@ -56,17 +60,30 @@ class LinkedWorktrees:
                 return pointer.parent
         return None
 
+    def mend(self, ours: Path) -> None:
+        """Remove what a `git worktree add` for a folder below `ours` left half made when the power went: it would make
+        git fail in the whole repository. Only while no other runtime uses `ours`."""
+        for admin in sorted((self._repository.common_dir / "worktrees").glob("*")):
+            try:
+                beginning = (admin / "locked").read_bytes() == b"initializing"
+                target = Path(os.fsdecode((admin / "gitdir").read_bytes()).strip("\n"))
+            except OSError:
+                continue
+            if beginning and target.is_relative_to(ours):
+                remove_tree(admin)
+
     async def add(self, path: Path, branch: str, *, start: str | None, force: bool) -> Path:
         """Register a worktree without files at `path`; `start`: make the branch there. Returns its admin folder."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         options = ["--force"] if force else []
         what = ["-b", branch, str(path), start] if start else [str(path), branch]
         try:
-            await self._run("worktree", "add", "--quiet", "--no-checkout", *options, *what)
+            await self._change("worktree", "add", "--quiet", "--no-checkout", *options, *what)
         except GitError as error:
             raise WorkspaceError(
                 f"no worktree on branch {branch} could be made: {_reason(error)}",
-                hint="see `git worktree list` and `git branch`, or give the agent another metadata.branch",
+                hint=error.hint
+                or "see `git worktree list` and `git branch`, or give the agent another metadata.branch",
             ) from error
         admin = self.admin_dir(path)
         if admin is None:
@@ -81,7 +98,7 @@ class LinkedWorktrees:
         """Unregister the worktree at `path`, whose folder is gone already."""
         if os.path.lexists(path):
             raise WorkspaceError(f"{path} still exists")
-        await self._run("worktree", "remove", "--force", "--force", str(path))
+        await self._change("worktree", "remove", "--force", "--force", str(path))
 
     async def check_branch_name(self, branch: str) -> None:
         valid = branch.isprintable() and not branch.startswith("-") and branch != "HEAD"
@@ -102,7 +119,7 @@ class LinkedWorktrees:
 
     async def move(self, branch: str, new: str, old: str, message: str) -> None:
         """Point `branch` from `old` ("": it must not exist) to `new`. Refuses where somebody else has moved it."""
-        await self._run("update-ref", "-m", message, f"refs/heads/{branch}", new, old or "0" * len(new))
+        await self._change("update-ref", "-m", message, f"refs/heads/{branch}", new, old or "0" * len(new))
 
     async def merge_base(self, one: str, other: str) -> str:
         """ "" when they share no history (or it was cut off in a shallow clone)."""
@@ -117,7 +134,10 @@ class LinkedWorktrees:
     async def attach(self, admin: Path, branch: str) -> None:
         """Let the worktree's HEAD be `branch`, without touching files."""
         at = {"GIT_DIR": str(admin), "GIT_COMMON_DIR": str(self._repository.common_dir)}
-        await self._git.run("symbolic-ref", "HEAD", f"refs/heads/{branch}", at=at)
+        await _to_the_end(self._git.run("symbolic-ref", "HEAD", f"refs/heads/{branch}", at=at))
+
+    async def _change(self, *arguments: str) -> None:
+        await _to_the_end(self._run(*arguments))
 
     async def _run(self, *arguments: str, check: bool = True) -> GitResult:
         """Waits a little for a lock that another git holds."""
@@ -125,10 +145,26 @@ class LinkedWorktrees:
             try:
                 return await self._git.run(*arguments, at=self._at, check=check)
             except GitError as error:
-                if left == 0 or ".lock': File exists" not in error.stderr:
+                if ".lock': File exists" not in error.stderr:
                     raise
+                if left == 0:
+                    hint = "if no git is at work in that repository, remove the lock file"
+                    raise GitError(error.message, stderr=error.stderr, hint=hint) from error
                 await asyncio.sleep(_LOCK_PAUSE_S)
         raise AssertionError("unreachable")
+
+
+async def _to_the_end(call: Coroutine[Any, Any, GitResult]) -> None:
+    """A change to the operator's repository is not cut short: even git, asked to end, may leave a lock file behind.
+    It is a matter of milliseconds. A cancellation is raised when it is done."""
+    work = spawn(call)
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await see_through(asyncio.wait([work]))
+        if not work.cancelled():
+            work.exception()  # nobody is there to hear of it
+        raise
 
 
 def is_own(admin: Path, commit: str) -> bool:

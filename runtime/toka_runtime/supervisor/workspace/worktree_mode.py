@@ -52,6 +52,7 @@ class WorktreeMode:
         self._registering = asyncio.Lock()
         """Worktrees are added to a repository one at a time."""
         self._places: dict[AgentName, _Place] = {}
+        self._linked.mend(layout.state_dir)
 
     async def prepare(self, spec: AgentSpec, run: RunId) -> AgentWorkspace:
         branch = spec.git_branch
