@@ -83,7 +83,7 @@ class LinkedWorktrees:
             raise WorkspaceError(
                 f"no worktree on branch {branch} could be made: {_reason(error)}",
                 hint=error.hint
-                or "see `git worktree list` and `git branch`, or give the agent another metadata.branch",
+                or "see `git worktree list` and `git branch`, or name another metadata.branch",
             ) from error
         admin = self.admin_dir(path)
         if admin is None:
