@@ -85,7 +85,7 @@ def parse(code: int, stdout: str, stderr: str) -> Ran:
 
 def run_json(*arguments: str | Path, home: Path, timeout: float = 100, **variables: str) -> Ran:
     done = subprocess.run(
-        [*RUNTIME, "run", *map(str, arguments), "--json"],
+        [*RUNTIME, "run", *map(str, arguments), "--rehearsal-delay", "0", "--json"],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-agents", type=_positive, metavar="N", help="how many agents run at once")
     parser.add_argument("--enable", action="append", default=[], metavar="NAME", help="switch on conditional tasks")
     parser.add_argument("--in-place", action="store_true", help="work on the folder itself, without worktrees")
+    parser.add_argument(
+        "--rehearsal-delay", type=_seconds, default=0.02, metavar="S", help="pause between pieces of a rehearsal's text"
+    )
     parser.add_argument("--json", action="store_true", help="event envelopes as JSON lines on stdout")
 
 
@@ -40,6 +43,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 60:
+        raise argparse.ArgumentTypeError("from 0 to 60 seconds")
     return value
 
 
@@ -55,6 +65,7 @@ def execute(args: argparse.Namespace) -> int:
         record=args.record,
         base_url=args.base_url,
         model=args.model,
+        rehearsal_delay_s=args.rehearsal_delay,
     )
     report = load_specs(options)
     if not report.ok:
@@ -86,7 +97,7 @@ async def _run(options: LocalOptions, report: object, narrator: Narrator) -> int
         return _exit_code(client, interrupted=interrupted.is_set(), failures=failures)
     finally:
         # Closing ends the event stream after its last event, and so the narration.
-        await client.aclose()
+        await client.aclose("interrupted" if interrupted.is_set() else "every agent has ended")
         with suppress(asyncio.CancelledError):
             await asyncio.wait([watching])
         narrator.close()

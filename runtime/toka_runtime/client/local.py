@@ -148,8 +148,8 @@ class LocalClient:
     async def send(self, request: CommandRequest) -> CommandResult:
         return await self._dispatcher.handle(request)
 
-    async def aclose(self) -> None:
+    async def aclose(self, reason: str = "the console was closed") -> None:
         if not self._closed:
             self._closed = True
             self._since = self._clock.now()
-        await self.supervisor.aclose("the console was closed")
+        await self.supervisor.aclose(reason)

@@ -65,7 +65,9 @@ class Agent:
     @property
     def starting(self) -> bool:
         """A life has begun, even when its first state change is not written yet: it holds a slot."""
-        return self._life is not None and not self._life.done() and self.state is AgentState.PENDING and not self.holding
+        return (
+            self._life is not None and not self._life.done() and self.state is AgentState.PENDING and not self.holding
+        )
 
     @property
     def name(self) -> AgentName:

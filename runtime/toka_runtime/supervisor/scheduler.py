@@ -83,10 +83,9 @@ def _dependencies(agent: Candidate, fleet: Mapping[AgentName, Candidate]) -> tup
             if dependency.required:
                 return [], _failure(dependency, other)
             continue
-        if not other.requested:
-            reasons.append(f"{dependency.agent} ({dependency.condition}; not started yet)")
-        else:
-            reasons.append(f"{dependency.agent} ({dependency.condition}; it is {other.state})")
+        # Not its present state: that would be a new reason, and an event, at each of its steps.
+        asked = "" if other.requested else ", which nobody has started"
+        reasons.append(f"{dependency.agent} to be {dependency.condition}{asked}")
     return reasons, ""
 
 

@@ -38,7 +38,7 @@ async def test_dependants_start_after_and_say_why_they_waited(tmp_path: Path) ->
     async with scene(tmp_path, obedient, needy, spec("a")) as stage:
         await stage.run()
         assert stage.final() == {"a": S.COMPLETED, "b": S.COMPLETED}
-        assert any("a (completed" in why for e in stage.of(ev.AgentBlocked, "b") for why in e.blockers)
+        assert any("a to be completed" in why for e in stage.of(ev.AgentBlocked, "b") for why in e.blockers)
         order = [(e.agent, e.event.after) for e in stage.log if isinstance(e.event, ev.AgentStateChanged)]
         assert order.index(("a", S.COMPLETED)) < order.index(("b", S.STARTING))
 

@@ -34,7 +34,7 @@ def needs(name: str, *, required: bool = True, condition: str = "completed") -> 
 def test_dependant_waits_and_says_for_what() -> None:
     plan = schedule([candidate("b", needs("a")), candidate("a")], slots=8)
     assert plan.start == ("a",)
-    assert plan.blockers == {"b": ("a (completed; it is pending)",)}
+    assert plan.blockers == {"b": ("a to be completed",)}
 
 
 def test_dependant_starts_once_it_completed() -> None:
@@ -58,7 +58,7 @@ def test_optional_dependency_only_has_to_end(state: AgentState) -> None:
 
 def test_optional_dependency_that_runs_is_waited_for() -> None:
     plan = schedule([candidate("b", needs("a", required=False)), candidate("a", state=S.RUNNING)], slots=8)
-    assert plan.blockers == {"b": ("a (completed; it is running)",)}
+    assert plan.blockers == {"b": ("a to be completed",)}
 
 
 def test_absent_or_unrequested_optional_dependency_is_no_reason_to_wait() -> None:
