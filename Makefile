@@ -25,7 +25,7 @@ run: setup ## open the console on the project's own fleet (ARGS, WORKSPACE, SPEC
 
 test: setup-dev ## run all tests (ARGS, JOBS)
 	@command -v git >/dev/null || { echo "✗ the tests need git: apt-get install git"; exit 1; }
-	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=8 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=8 --dist=loadfile $(ARGS)
 
 check: lint test ## everything that must pass: lint, types, import contracts, tests
 
