@@ -20,7 +20,7 @@ from toka_runtime.store.lock import StateLock
 from toka_runtime.store.pending import Job, Pending, Row, Sample, Sweep
 from toka_runtime.store.reader import read_events
 from toka_runtime.store.retention import Retention
-from toka_runtime.store.rows import encode_body, kind_of
+from toka_runtime.store.rows import clean_text, encode_body, kind_of
 from toka_runtime.store.schema import DATABASE, make_folder, open_database, open_reader, store_error
 from toka_runtime.store.writer import Outcome, Upkeep, Writer
 
@@ -186,6 +186,9 @@ class EventStore:
         self, event: Event, agent: AgentName | None, run: RunId | None, waiter: asyncio.Future[Envelope] | None
     ) -> None:
         self._check_open()
+        for name in (agent, run):
+            if name is not None and not name.isascii() and clean_text(name) != name:
+                raise StoreError(f"event {kind_of(event)} of {name!r} cannot be stored: the name is no text")
         event, body = encode_body(event)
         row = Row(event, body, agent, run, self.clock.now(), waiter)
         if waiter is None and isinstance(event, OutputAppended):
@@ -334,6 +337,8 @@ class EventStore:
             await flushed
             if self.state_source is not None:
                 self._wanted = self.state_source()
+            # The last connection to close tidies up, which one for reading cannot.
+            await self._loop.run_in_executor(self._reads, self._reading.close)
         except StoreError:
             # Said below, with what it cost.
             pass

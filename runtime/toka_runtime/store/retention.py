@@ -12,7 +12,7 @@ from toka_runtime.store.rows import to_micros
 from toka_runtime.store.schema import BLOCK_BITS, get_meta, set_meta
 
 DAY_S = 86_400.0
-SLICE_ROWS = 500
+SLICE_ROWS = 2000
 SLICE_PAGES = 256
 
 OUTPUT = ("output.appended",)
@@ -60,7 +60,8 @@ def enforce(connection: sqlite3.Connection, retention: Retention, now: datetime)
     """Delete what is too old or too much, in slices of a few milliseconds, and give the space back."""
     head: int = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
     # The state as of the checkpoint can't be made again from events that are gone, so nothing after it goes.
-    last = min(checkpoint_seq(connection), head - retention.keep_events)
+    # The very last one always stays: the numbering goes on from it.
+    last = min(checkpoint_seq(connection), head - max(1, retention.keep_events))
     current = current_runs(connection)
     detail = _detail_kinds(connection)
     yield
@@ -171,6 +172,6 @@ def _delete_conversations(
 
 def _give_back(connection: sqlite3.Connection) -> Slices:
     """Free pages back to the file system. A few stay for what comes next."""
-    while connection.execute("PRAGMA freelist_count").fetchone()[0] > 4 * SLICE_PAGES:
+    while connection.execute("PRAGMA freelist_count").fetchone()[0] > SLICE_PAGES:
         connection.execute(f"PRAGMA incremental_vacuum({SLICE_PAGES})").fetchall()
         yield
