@@ -52,6 +52,7 @@ async def run_task(scene: TaskScene, index: int, earlier: Sequence[TaskResult]) 
     task = scene.tasks[index]
     failure = ""
     end = TaskEnd(TaskResult(index, task.description, Verdict.FAILED, ""), ok=False)
+    attempt = 1
     for attempt in range(1, limits.task_attempts + 1):
         if attempt > 1:
             delay = min(limits.retry_backoff_cap_s, limits.retry_backoff_s * 2 ** (attempt - 2))
@@ -75,7 +76,9 @@ async def run_task(scene: TaskScene, index: int, earlier: Sequence[TaskResult]) 
 async def _attempt(scene: TaskScene, index: int, attempt: int, earlier: Sequence[TaskResult], failure: str) -> TaskEnd:
     services = scene.voice.services
     task = scene.tasks[index]
-    prompt = task_prompt(scene.spec, task, index, len(scene.tasks), earlier, failure=failure)
+    prompt = task_prompt(
+        scene.spec, task, index, len(scene.tasks), earlier, sorted(services.options.enable), failure=failure
+    )
     work = scene.session.attempt(index, attempt, prompt, [])
     try:
         said = await within(work, task.timeout_s, scene.gate, services.clock)
