@@ -153,6 +153,13 @@ class Action:
     disabled: Check = always
     """Why it cannot be done now; "" when it can."""
 
+    def title_in(self, context: Context) -> str:
+        """The title now: one key pauses and resumes."""
+        entry = context.entry
+        if self.id != "agent.toggle" or entry is None:
+            return self.title
+        return "resume" if entry.view.state is AgentState.PAUSED else "pause"
+
     def on(self, screen: str) -> bool:
         return self.screens is None or screen in self.screens
 
@@ -184,7 +191,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",)),
     Action("screen.agent", "agent", "one agent: identity, gauges, tasks, actions", "Look", "agent", ("2",),
            takes="agent", disabled=needs_agent),
-    Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("3", "o"),
+    Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("o", "3"),
            takes="agent", footer=2, disabled=needs_agent),
     Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",)),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -105,7 +106,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def get_default_screen(self) -> ConsoleScreen:
         screen = self._screens["fleet"] = FleetScreen(self.session, self)
-        self.install_screen(screen, "fleet")  # pyright: ignore[reportUnknownMemberType] # open in Textual
         return screen
 
     def on_mount(self) -> None:
@@ -160,6 +160,13 @@ class ConsoleApp(App[None], inherit_bindings=False):
             trace = "".join(traceback.format_exception(error))
             self.failure = Failure("console.internal", f"{name}: {error or type(error).__name__}", trace=trace)
         self.exit(return_code=1)
+
+    def _fatal_error(self) -> None:
+        """A defect of ours. Textual would print every local variable, whatever is in them; the trace is enough."""
+        error = sys.exc_info()[1] or self._exception
+        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        self.failure = Failure("console.internal", f"defect: {error!r}", trace=trace)
+        self._close_messages_no_wait()
 
     def stop(self) -> None:
         """End what runs, show how far that is, then leave. A second call changes nothing."""
@@ -309,8 +316,13 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.session.focus = place.focus
         if place.call is not None:
             self.session.call = place.call
+        # The Fleet stays at the bottom of the stack; at most one other screen is above it, and dialogs above that.
         if screen is self.current:
             self.repaint()
+        elif place.screen == "fleet":
+            self.pop_screen()  # pyright: ignore[reportUnknownMemberType] # open in Textual
+        elif self.current.ID == "fleet":
+            self.push_screen(place.screen)
         else:
             self.switch_screen(place.screen)  # pyright: ignore[reportUnknownMemberType] # open in Textual
 

@@ -40,6 +40,10 @@ HISTORY_KINDS = (
     "output.appended", "tool.call_started", "tool.call_ended", "model.call_started", "task.state_changed",
     "task.verified", "operation.denied", "agent.state_changed", "agent.work_committed",
 )  # fmt: skip
+ACTIVITY_KINDS = (
+    "operation.denied", "agent.state_changed", "task.state_changed", "task.verified", "agent.work_committed",
+    "command.handled", "runtime.noticed", "runtime.started", "runtime.stopped", "spec.rejected",
+)  # fmt: skip
 
 
 class Bridge:
@@ -73,7 +77,7 @@ class Bridge:
         """Take the fleet as it is and begin to read. Raises what the client raises."""
         await self._adopt(missed=0)
         self._tasks.spawn(self._stream(), name="events")
-        self._tasks.spawn(self._earlier_denials(), name="history")
+        self._tasks.spawn(self._earlier(), name="history")
 
     async def aclose(self) -> None:
         """Close the client (a local one stops its agents first), then everything here. Events are read until the
@@ -156,7 +160,8 @@ class Bridge:
         for pending in list(self.state.pending.values()):
             if pending.unknown and (now - pending.sent_at).total_seconds() > FORGET_S:
                 self.state.forget(pending.id)
-        if self._client.host in self.state.hosts:
+        # While it closes, its agents are still shown as they end.
+        if self._client.host in self.state.hosts and not self._closing:
             self.state.set_link(self._lost_link or clean(self._client.link))
 
     # -- draining -------------------------------------------------------------------------------------------------
@@ -251,10 +256,11 @@ class Bridge:
             self._loading.discard(key)
         self._changed()
 
-    async def _earlier_denials(self) -> None:
+    async def _earlier(self) -> None:
+        """What the log says happened before this console was here."""
         seq = self.state.hosts[self._client.host].fleet.seq
-        read = ReadEvents(before_seq=seq + 1, kinds=("operation.denied",), limit=500, newest_first=True)
-        self.state.add_denials(reversed(await self._read(read)))
+        read = ReadEvents(before_seq=seq + 1, kinds=ACTIVITY_KINDS, limit=1000, newest_first=True)
+        self.state.add_earlier(list(reversed(await self._read(read))))
         self._changed()
 
     async def find_call(self, denial: DenialEntry) -> list[ev.Envelope]:

@@ -43,10 +43,9 @@ class Keymap:
 
     def key_of(self, action: str, screen: str) -> str:
         """The first key of an action on a screen, as people read it; "" when it has none."""
-        for only, key in self.by_action.get(action, ()):
-            if only is None or only == screen:
-                return shown(key)
-        return ""
+        keys = self.by_action.get(action, ())
+        usable = [key for only, key in keys if only == screen] + [key for only, key in keys if only is None]
+        return shown(usable[0]) if usable else ""
 
     def keys_of(self, action: str) -> str:
         keys: list[str] = []

@@ -105,7 +105,7 @@ def why(view: AgentView) -> str:
     if view.survivors:
         return f"UNCONFIRMED {plural(len(view.survivors), 'survivor')}"
     if view.state is AgentState.PENDING:
-        return f"waits: {view.blockers[0]}" if view.blockers else ""
+        return view.blockers[0] if view.blockers else ""
     reason = view.reason.value.replace("_", " ")
     if view.reason in (StopReason.NONE, StopReason.OPERATOR) or not view.detail:
         return view.detail if view.reason is StopReason.NONE else reason

@@ -101,6 +101,11 @@ def _fold_key(key: AgentKey, run: RunId | None, denial: Denial) -> FoldKey:
     return (key, run, operation.kind, operation.target, denial.layer, denial.rule, denial.capability)
 
 
+def _key_of(envelope: ev.Envelope) -> AgentKey | None:
+    name = envelope.event.spec.name if isinstance(envelope.event, ev.SpecLoaded) else envelope.agent
+    return None if name is None else AgentKey(envelope.host, name)
+
+
 @dataclass
 class ConsoleState:
     hosts: dict[HostId, HostEntry] = field(default_factory=dict[HostId, HostEntry])
@@ -178,10 +183,8 @@ class ConsoleState:
         host.last_event_at = new[-1].at
         touched: set[AgentKey] = set()
         for envelope in new:
-            key = None if envelope.agent is None else AgentKey(envelope.host, envelope.agent)
-            if isinstance(envelope.event, ev.SpecLoaded):
-                key = AgentKey(envelope.host, envelope.event.spec.name)
-            elif isinstance(envelope.event, ev.SpecRejected):
+            key = _key_of(envelope)
+            if isinstance(envelope.event, ev.SpecRejected):
                 self.order_version += 1
             if key is not None:
                 touched.add(key)
@@ -284,8 +287,15 @@ class ConsoleState:
         entry.version += 1
         self.version += 1
 
-    def add_denials(self, envelopes: Iterable[ev.Envelope]) -> None:
-        """Denials from before this console was attached, oldest first."""
+    def add_earlier(self, envelopes: Sequence[ev.Envelope]) -> None:
+        """Denials and activity from before this console was attached, oldest first."""
+        lines = [(envelope, record.activity(envelope)) for envelope in envelopes]
+        earlier = [
+            Activity(envelope.at, envelope.seq, _key_of(envelope), envelope.event.kind, line.text, line.role)
+            for envelope, line in lines
+            if line is not None
+        ]
+        self.activity = deque([*earlier, *self.activity], maxlen=MAX_ACTIVITY)
         live, self.denials, self._denial_index = self.denials, deque(), {}
         for envelope in envelopes:
             if isinstance(envelope.event, ev.OperationDenied) and envelope.agent is not None:

@@ -90,6 +90,9 @@ class _QuestionPane(Pane):
     def heading(self) -> tuple[str, str]:
         return self.question.title, ""
 
+    def edge(self) -> Style:
+        return self.palette.bad if self.question.dangerous else self.palette.frame_focused
+
     def fit(self, width: int, height: int) -> None:
         """Take the size the text needs; one line without a frame where there is no room for more."""
         tiny = height < 9 or width < 40

@@ -10,7 +10,7 @@ from textual.strip import Strip
 
 from toka_console import selectors
 from toka_console.format import glyphs, meters, units
-from toka_console.format.cells import Row, clip_left, width_of, wrap
+from toka_console.format.cells import Row, clip_left, wrap
 from toka_runtime.protocol.states import LIVE, TaskState, Verdict
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def identity(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
     lines += fact("pid", f"{pid}  worker {view.worker_pid}" if view.worker_pid else pid, session, width)
     lines += fact("host", view.host, session, width)
     if view.workspace_path:
-        path = clip_left(view.workspace_path, max(8, width - _LABEL - 4 - width_of(view.workspace_mode)))
+        path = clip_left(view.workspace_path, max(8, width - _LABEL - 3))
         lines += fact(view.workspace_mode or "folder", path, session, width)
     branch = view.branch or spec.git_branch
     commits = f"  {units.plural(view.commits, 'commit')}" if view.commits else ""
@@ -121,7 +121,7 @@ def _meter(
     text = f"{show(value)}/{show(limit)}"
     size = max(4, row.room - 15)
     filled, rest = meters.bar(value / limit, size)
-    row.add(filled, palette.meter(value / limit)).add("·" * len(rest), palette.faint)
+    row.add(filled, palette.meter(value / limit)).add(rest, palette.faint)
     return row.gap().add(text, palette.base, row.room - 1, right=True).strip()
 
 

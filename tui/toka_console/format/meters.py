@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import islice
 
 SPARKS = "▁▂▃▄▅▆▇█"
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 # Dots of a braille cell from the bottom up, left and right column.
 _LEFT = (0x40, 0x04, 0x02, 0x01)
 _RIGHT = (0x80, 0x20, 0x10, 0x08)
@@ -28,12 +27,10 @@ def spark(values: Sequence[float], ceiling: float, width: int) -> str:
 
 
 def bar(fraction: float, width: int) -> tuple[str, str]:
-    """(filled, empty) halves of a meter, in eighths of a cell."""
-    fraction = max(0.0, min(1.0, fraction))
-    eighths = round(fraction * width * 8)
-    whole, rest = divmod(eighths, 8)
-    filled = "█" * whole + (_EIGHTHS[rest] if rest else "")
-    return filled, " " * (width - len(filled))
+    """(filled, empty) parts of a meter, in half cells."""
+    halves = round(max(0.0, min(1.0, fraction)) * width * 2)
+    filled = "━" * (halves // 2) + ("╸" if halves % 2 else "")
+    return filled, "─" * (width - len(filled))
 
 
 def area(values: Sequence[float], ceiling: float, width: int, height: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 from rich.style import Style
 from textual.strip import Strip
@@ -90,7 +90,8 @@ def _arguments(arguments: dict[str, Any], target: str) -> list[str]:
     lines: list[str] = []
     for name, value in arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        if text == target:
+        words = cast(list[Any], value) if isinstance(value, list | tuple) else []
+        if target in (text, " ".join(map(str, words))):
             continue
         first, *rest = text.split("\n")
         lines.append(f"{name}: {first}" + (f" ⋯ {units.plural(len(rest), 'line')} more" if rest else ""))

@@ -46,7 +46,7 @@ def size(count: float) -> str:
     for unit in "KMGTP":
         value /= 1024
         if value < 9.95:
-            return f"{value:.1f}".removesuffix(".0") + unit
+            return f"{value:.1f}{unit}"
         if value < 999.5:
             return f"{value:.0f}{unit}"
     return f"{value:.0f}E"

@@ -52,6 +52,10 @@ class Pane(Widget):
     def move(self, how: Move) -> None:
         """Scroll or move the cursor."""
 
+    def edge(self) -> Style:
+        """Style of the frame."""
+        return self.palette.frame_focused if self.has_focus else self.palette.frame
+
     @property
     def palette(self) -> Palette:
         return self.session.palette
@@ -109,7 +113,7 @@ class Pane(Widget):
         return (lines + [blank] * (height - len(lines)))[:height]
 
     def _boxed(self, width: int, height: int) -> list[Strip]:
-        style = self.palette.frame_focused if self.has_focus else self.palette.frame
+        style = self.edge()
         left, right, grip = Segment("│", style), Segment("│", style), Segment("┃", self.palette.muted)
         inner = self.content(width - 2, height - 2)
         blank = Strip([Segment(" " * (width - 2), self.palette.base)], width - 2)
@@ -135,7 +139,7 @@ class Pane(Widget):
         return Strip([*row.strip(), Segment("╮", style)], width)
 
     def _rule(self, width: int) -> Strip:
-        style = self.palette.frame_focused if self.has_focus else self.palette.frame
+        style = self.edge()
         title, note = self.heading()
         row = Row(width, style).add("─ ", style).add(clip(title, width - 4), self.palette.title).add(" ", style)
         note = clip(note, row.room - 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
@@ -16,8 +15,7 @@ from toka_console.format.cells import Row, clip, clip_left, width_of
 from toka_console.panes.base import Pane
 from toka_console.session import Session
 
-if TYPE_CHECKING:
-    from toka_console.actions import Action
+HELP = "screen.help"
 
 
 class Pressed(Message):
@@ -114,7 +112,7 @@ class AlertStrip(Pane):
 class Footer(Pane):
     """Keys of the actions that can be done here, from the registry; a message to the operator while there is one."""
 
-    def __init__(self, session: Session, shown: Callable[[], list[tuple[Action, str, bool]]]) -> None:
+    def __init__(self, session: Session, shown: Callable[[], list[tuple[str, str, str, bool]]]) -> None:
         super().__init__(session, id="footer")
         self._shown = shown
         self._spans: list[tuple[int, int, str]] = []
@@ -127,13 +125,17 @@ class Footer(Pane):
             style = palette.bar + Style(color=palette.role(message.role).color, bold=True)
             return [Row(width, style).gap().add(clip(message.text, width - 2)).strip()]
         row = Row(width, palette.bar)
-        for action, key, enabled in self._shown():
-            if row.room < width_of(key) + width_of(action.title) + 3:
+        shown = self._shown()
+        # Help is never the one that has no room.
+        kept = sum(width_of(key) + width_of(title) + 3 for action, key, title, _ in shown if action == HELP)
+        for action, key, title, enabled in shown:
+            kept -= width_of(key) + width_of(title) + 3 if action == HELP else 0
+            if row.room - kept < width_of(key) + width_of(title) + 3:
                 continue
             start = width - row.room
             row.gap().add(key, palette.key if enabled else palette.bar_muted)
-            row.add(f" {action.title} ", palette.bar if enabled else palette.bar_muted)
-            self._spans.append((start, width - row.room, action.id))
+            row.add(f" {title} ", palette.bar if enabled else palette.bar_muted)
+            self._spans.append((start, width - row.room, action))
         return [row.strip()]
 
     def on_click(self, event: Click) -> None:

@@ -11,8 +11,10 @@ class Column(NamedTuple):
     title: str
     least: int
     ideal: int
+    roomy: int = 0
+    """Width it takes when all have their ideal one; 0: no more than that."""
     weight: int = 0
-    """Share of what is left when every column has its ideal width."""
+    """Share of what is left then."""
     rank: int = 0
     """The highest goes first when there is no room."""
     right: bool = False
@@ -28,11 +30,13 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[tuple[Column, int
     if free < 0 and chosen:
         widths[chosen[0].id] += free
         free = 0
-    # First the ideal widths, the important columns before the others; then the rest by weight.
-    for column in sorted(chosen, key=lambda column: column.rank):
-        more = min(free, column.ideal - column.least)
-        widths[column.id] += more
-        free -= more
+    # First the ideal widths, the important columns before the others; then the roomy ones; then the rest by weight.
+    ordered = sorted(chosen, key=lambda column: column.rank)
+    for wanted in ([column.ideal for column in ordered], [column.roomy for column in ordered]):
+        for column, width_wanted in zip(ordered, wanted, strict=True):
+            more = min(free, max(0, width_wanted - widths[column.id]))
+            widths[column.id] += more
+            free -= more
     total = sum(column.weight for column in chosen)
     if total and free > 0:
         shares = [(column, free * column.weight // total) for column in chosen if column.weight]

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     Column("time", "TIME", 8, 8, rank=5),
-    Column("agent", "AGENT", 12, 28, rank=2),
+    Column("agent", "AGENT", 12, 24, 32, rank=2),
     Column("operation", "OPERATION", 9, 15, rank=3),
-    Column("target", "TARGET", 12, 40, weight=4, rank=0),
-    Column("capability", "NEEDS", 10, 20, weight=1, rank=7),
+    Column("target", "TARGET", 12, 20, 44, weight=4, rank=0),
+    Column("capability", "NEEDS", 10, 16, 22, weight=1, rank=7),
     Column("layer", "LAYER", 7, 8, rank=0),
-    Column("rule", "RULE", 10, 26, weight=2, rank=4),
+    Column("rule", "RULE", 10, 17, 32, weight=2, rank=4),
     Column("count", "N", 4, 5, rank=1, right=True),
 )
 

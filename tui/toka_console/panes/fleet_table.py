@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 HOST = Column("host", "HOST", 6, 12, rank=6)
 COLUMNS = (
-    Column("agent", "AGENT", 12, 34, rank=0),
-    Column("state", "STATE", 13, 24, weight=2, rank=0),
-    Column("task", "TASK", 5, 14, rank=1),
-    Column("action", "LAST ACTION", 14, 40, weight=5, rank=7),
-    Column("cpu", "CPU", 4, 17, rank=2, right=True),
-    Column("memory", "MEM", 5, 19, rank=3, right=True),
+    Column("agent", "AGENT", 14, 24, rank=0),
+    Column("state", "STATE", 13, 18, 36, weight=2, rank=0),
+    Column("task", "TASK", 5, 5, 14, rank=1),
+    Column("action", "LAST ACTION", 14, 28, 48, weight=5, rank=7),
+    Column("cpu", "CPU", 4, 8, 18, rank=2, right=True),
+    Column("memory", "MEM", 5, 9, 20, rank=3, right=True),
     Column("tokens", "TOKENS", 6, 6, rank=8, right=True),
     Column("cost", "$", 6, 6, rank=9, right=True),
     Column("denials", "DENY", 4, 4, rank=4, right=True),
@@ -55,6 +55,8 @@ class FleetTable(TablePane[RowKey]):
     def visible_columns(self) -> Sequence[Column]:
         columns = COLUMNS if self.size.width >= 80 else _NARROW
         state = self.session.state
+        longest = max((len(key.name) for key in self.order if key.kind == "agent"), default=0)
+        columns = (columns[0]._replace(ideal=max(14, min(36, longest + 2))), *columns[1:])
         return (HOST, *columns) if state is not None and len(state.hosts) > 1 else columns
 
     def rows(self) -> Sequence[RowKey]:
@@ -193,7 +195,7 @@ class FleetTable(TablePane[RowKey]):
         done = view.tasks_done / total if total else 0.0
         filled, rest = meters.bar(done, bar)
         colour = palette.good if view.tasks_verified == total and total else palette.done
-        row.add(filled, colour).add("·" * len(rest), palette.faint)
+        row.add(filled, colour).add(rest, palette.faint)
 
     def _gauge(
         self, entry: AgentEntry, row: Row, width: int, value: float, limit: float | None, history: Sequence[float],
@@ -204,9 +206,9 @@ class FleetTable(TablePane[RowKey]):
         alive = entry.view.state in LIVE
         style: Style = palette.meter(value / limit) if alive and limit else palette.base if alive else palette.faint
         text = show(value) if alive else "·"
-        if alive and width >= 10 and limit:
+        if alive and limit and width >= len(text) + len(show(limit)) + 1:
             text += f"/{show(limit)}"
-        drawn = width - 11
+        drawn = width - 10
         if alive and drawn >= 4:
             ceiling = limit or max(history, default=0.0) or 1.0
             row.add(meters.spark(history, ceiling, drawn), style, drawn)

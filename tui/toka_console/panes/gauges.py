@@ -41,7 +41,7 @@ class GaugesPane(Pane):
         palette, usage = self.palette, host.fleet.host_usage
         text = height - 5
         lines: list[Strip] = []
-        graph = max(0, min(4, text))
+        graph = max(0, min(5 if height >= 14 else 4, text))
         style = palette.meter(usage.cpu_fraction)
         known = usage.memory_total_bytes > 0
         if graph:
@@ -70,14 +70,32 @@ class GaugesPane(Pane):
         calls = sum(entry.view.model_calls for entry in state.agents.values())
         row.add(f"  {units.plural(calls, 'model call')}", palette.muted)
         lines.append(row.strip())
+        if height - len(lines) >= 4:
+            lines += self._recent(state, width, height - len(lines))
         return lines[:height]
+
+    def _recent(self, state: ConsoleState, width: int, height: int) -> list[Strip]:
+        """What happened last in the whole fleet, newest at the bottom; tool calls are left to the live output."""
+        palette = self.palette
+        title = Row(width, palette.base).gap().add("RECENT ", palette.heading).fill("─", palette.faint, leave=1)
+        lines: list[Strip] = []
+        for line in reversed(state.activity):
+            if len(lines) >= height - 1:
+                break
+            if line.role == "muted":
+                continue
+            row = Row(width, palette.base).gap().add(units.clock_time(line.at), palette.faint).gap()
+            if line.key is not None:
+                row.add(line.key.name, palette.muted, 14).gap()
+            lines.append(row.add(line.text, palette.role(line.role)).strip())
+        return [title.strip(), *reversed(lines)]
 
     def _meter(self, name: str, fraction: float, text: str, width: int) -> Strip:
         palette = self.palette
         row = Row(width, palette.base).gap().add(name, palette.heading, 4)
         size = max(4, width - 5 - 13)
         filled, rest = meters.bar(fraction, size)
-        row.add(filled, palette.meter(fraction)).add("·" * len(rest), palette.faint)
+        row.add(filled, palette.meter(fraction)).add(rest, palette.faint)
         return row.gap().add(text, palette.strong, row.room - 1, right=True).strip()
 
     def _states(self, state: ConsoleState, width: int) -> Strip:
@@ -110,6 +128,6 @@ class GaugesPane(Pane):
             for name, fraction in (("cpu", usage.cpu_fraction), ("mem", share)):
                 filled, rest = meters.bar(fraction, bar)
                 row.add(f" {name} ", palette.heading).add(filled, palette.meter(fraction))
-                row.add("·" * len(rest), palette.faint).add(f" {units.percent(fraction)}")
+                row.add(rest, palette.faint).add(f" {units.percent(fraction)}")
         row.add(f"  {state.tokens_per_s(self.session.now()):.0f} tok/s  {self._spend(state)}", palette.muted)
         return row.strip()

@@ -27,10 +27,12 @@ MAX_CACHED = 600
 class OutputPane(Pane, can_focus=True):
     def __init__(
         self, session: Session, focus: Callable[[], AgentKey | None], *, id: str | None = None, title: str = "Output",
-        frame: FrameKind = "box",
+        frame: FrameKind = "box", instead: Callable[[int], list[Strip]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(session, id=id, frame=frame)
         self._focus = focus
+        self._instead = instead
+        """What is shown when no agent is focused, made for a width."""
         self._title = title
         self._key: AgentKey | None = None
         self._anchor: tuple[int, int] | None = None
@@ -69,6 +71,8 @@ class OutputPane(Pane, can_focus=True):
     def content(self, width: int, height: int) -> list[Strip]:
         ring = self.ring()
         if ring is None or not ring.entries:
+            if ring is None and self._instead is not None:
+                return self._instead(width)[:height]
             text = "no output yet" if ring is not None else ""
             return [Row(width, self.palette.base).gap(2).add(text, self.palette.muted).strip()]
         if self._anchor is None:

@@ -126,17 +126,18 @@ class ConsoleScreen(Screen[None]):
             here = panes.index(self.active_pane()) if self.active_pane() in panes else 0
             panes[(here + step) % len(panes)].focus(scroll_visible=False)
 
-    def footer_actions(self) -> list[tuple[Action, str, bool]]:
+    def footer_actions(self) -> list[tuple[str, str, str, bool]]:
+        """(id, key, title, can be done now), in order."""
         context = self.desk.context()
         keymap = self.desk.keymap
         shown = [action for action in ACTIONS if action.footer and action.on(self.ID) and self.offers(action)]
         shown.sort(key=lambda action: action.footer)
         pairs = [(action, keymap.key_of(action.id, self.ID)) for action in shown]
-        return [(action, key, not action.disabled(context)) for action, key in pairs if key]
+        return [(act.id, key, act.title_in(context), not act.disabled(context)) for act, key in pairs if key]
 
     def offers(self, action: Action) -> bool:
-        """Whether the footer of this screen has room for this action."""
-        return True
+        """Whether the footer of this screen shows this action."""
+        return action.id != "app.quit"
 
     def on_pressed(self, message: Pressed) -> None:
         message.stop()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from textual.containers import Container
+from textual.strip import Strip
 
+from toka_console.actions import Action
+from toka_console.format import spec_page
 from toka_console.identity import AgentKey
 from toka_console.panes.base import Pane
 from toka_console.panes.fleet_table import FleetTable
@@ -27,7 +30,7 @@ class FleetScreen(ConsoleScreen):
         super().__init__(session, desk)
         self.table = FleetTable(session, id="fleet-table")
         self.gauges = GaugesPane(session, id="gauges")
-        self.tail = OutputPane(session, lambda: session.focus, id="tail", title="Live")
+        self.tail = OutputPane(session, lambda: session.focus, id="tail", title="Live", instead=self._problems)
         self.below = Container(id="below")
 
     def body(self) -> Iterable[Pane | Container]:
@@ -55,6 +58,17 @@ class FleetScreen(ConsoleScreen):
         self.gauges.styles.height = "100%" if wide else 1
         self.tail.frame = "box" if wide else "rule"
         self.tail.display = wide or height - table >= 4
+
+    def _problems(self, width: int) -> list[Strip]:
+        """Of the rejected spec under the cursor."""
+        row, state = self.table.cursor, self.session.state
+        if row is None or state is None or row.agent is not None:
+            return []
+        rejected = state.hosts[row.host].fleet.rejected.get(row.name)
+        return [] if rejected is None else spec_page.rejected(rejected, self.session, width)
+
+    def offers(self, action: Action) -> bool:
+        return action.id != "screen.back" or bool(self.session.fleet_filter)
 
     def paint(self) -> None:
         self.table.sync()
