@@ -20,6 +20,8 @@ _SETTLE_S = 0.02
 """A process that sleeps inside the kernel for longer than this, with the stop signal queued, counts as stopped: it
 cannot run an instruction of its own before it stops (a parent in vfork waits there for its stopped child)."""
 
+_PAGE_FULL = 4000
+"""The kernel fills a page of 4096 bytes at a time, with whole records: from so many bytes on there may be more."""
 _GONE = frozenset("ZX")
 _STOPPED = frozenset("Tt")
 _SIGSTOP_BIT = 1 << (signal.SIGSTOP - 1)
@@ -58,27 +60,29 @@ def children(pid: int, threads: int = 1) -> list[int]:
 
 def members(root: int) -> dict[int, ProcStat]:
     """All descendants, parents before children, as seen in one pass."""
-    return _walk(root, None)
+    return _walk(root)
 
 
 def stop_tree(root: int, timeout_s: float = PAUSE_S) -> Swept:
-    """SIGSTOP for every descendant of `root` (not `root` itself), confirmed by their states in two looks that agree."""
+    """SIGSTOP for every descendant of `root` (not `root` itself). Confirmed when all are seen to be stopped, and two
+    looks at who is there after that find nobody else."""
     began, pauses = time.monotonic(), _pauses()
-    reached: set[int] = set()
-    before: set[int] = set()
-    agreed = 0
-    while agreed < 2:
-        waited = time.monotonic() - began
-        visit = _Stop(patient=waited > _SETTLE_S)
-        alive = {pid for pid, stat in _walk(root, visit).items() if not _gone(stat)}
-        reached |= alive
-        agreed = agreed + 1 if not visit.awake and alive == before else 0
-        before = alive
-        if visit.awake:
-            if waited > timeout_s:
-                return _swept(reached, visit.awake, began)
+    stopped: set[int] = set()
+    while True:
+        stop = _Stop(began)
+        seen = _walk(root, stop, pin=True)
+        stopped = {pid for pid, stat in seen.items() if not _gone(stat)}
+        while stop.awake:
+            if time.monotonic() - began > timeout_s:
+                return _swept(stopped, stop.awake, began)
             time.sleep(next(pauses))
-    return _swept(before, (), began)
+            stop.look_again()
+        threads = {pid: stat.threads for pid, stat in seen.items()}
+        # Twice: while one looks, an orphan may move to a parent that has been looked at already.
+        if all(_pids(root, threads) <= seen.keys() for _ in range(2)):
+            return _swept(stopped, (), began)
+        if time.monotonic() - began > timeout_s:
+            return _swept(stopped, _pids(root, threads) - seen.keys(), began)
 
 
 def continue_tree(root: int, timeout_s: float = PAUSE_S) -> Swept:
@@ -112,7 +116,7 @@ def kill_children(on_reap: Callable[[int, int], None], timeout_s: float = KILL_S
     me = os.getpid()
     killed: set[int] = set()
     while True:
-        _walk(me, _Send(signal.SIGKILL, killed))
+        _walk(me, _Kill(killed), pin=True)
         if reap(on_reap):
             return _swept(killed, (), began)
         if time.monotonic() - began > timeout_s:
@@ -133,7 +137,7 @@ def kill_subtree(top: int, timeout_s: float = KILL_S) -> Swept:
     quiet = 0
     while True:
         before = len(killed)
-        living = {pid for pid, stat in _walk(top, _Send(signal.SIGKILL, killed)).items() if not _gone(stat)}
+        living = {pid for pid, stat in _walk(top, _Kill(killed), pin=True).items() if not _gone(stat)}
         quiet = 0 if living or len(killed) > before else quiet + 1
         # Twice: while one looks, an orphan may move to a parent that has been looked at already.
         if quiet == 2 or time.monotonic() - began > timeout_s:
@@ -165,7 +169,7 @@ def kill_strays(known: Collection[int], timeout_s: float = 1.0) -> Swept:
         for pid, stat in strays.items():
             if _signal_member(pid, stat, signal.SIGKILL):
                 killed.add(pid)
-            _walk(pid, _Send(signal.SIGKILL, killed))
+            _walk(pid, _Kill(killed), pin=True)
         time.sleep(next(pauses))
 
 
@@ -183,11 +187,13 @@ def reap(on_reap: Callable[[int, int], None]) -> bool:
 
 # -- one pass ---------------------------------------------------------------------------------------------------------
 
-Visit = Callable[[int, ProcStat], object]
-"""Called for each descendant, before its children are listed."""
+Visit = Callable[[int, ProcStat, int], object]
+"""Called for each descendant, before its children are listed: pid, what it is, its pidfd (-1 when not pinned)."""
 
 
-def _walk(root: int, visit: Visit | None) -> dict[int, ProcStat]:
+def _walk(root: int, visit: Visit | None = None, *, pin: bool = False) -> dict[int, ProcStat]:
+    """Descendants, parents before children. With `pin` a process is held by a pidfd while it is looked at, so that
+    what is seen and what is signalled are one."""
     list_children = _children_by_list if _HAS_CHILDREN_FILES else _children_by_scan()
     top = proc_stat(root)
     seen: dict[int, ProcStat] = {}
@@ -196,71 +202,110 @@ def _walk(root: int, visit: Visit | None) -> dict[int, ProcStat]:
         for pid in list_children(parent, threads):
             if pid in seen:
                 continue
-            stat = proc_stat(pid)
-            # Adopted meanwhile by somebody outside, or a stranger with a used number: not ours.
-            if stat is None or not (stat.parent == parent or stat.parent == root or stat.parent in seen):
-                continue
-            if visit is not None:
-                visit(pid, stat)
+            descriptor = _pidfd(pid) if pin else -1
+            try:
+                stat = proc_stat(pid)
+                # Adopted meanwhile by somebody outside, or a stranger with a used number: not ours.
+                if stat is None or not (stat.parent == parent or stat.parent == root or stat.parent in seen):
+                    continue
+                if visit is not None:
+                    visit(pid, stat, descriptor)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
             seen[pid] = stat
             queue.append((pid, stat.threads))
     return seen
 
 
-class _Send:
-    """Visit that sends a signal to everyone alive."""
+def _pids(root: int, threads: dict[int, int]) -> set[int]:
+    """Who is below `root`, by the lists of children alone: a third of the cost of `_walk`."""
+    list_children = _children_by_list if _HAS_CHILDREN_FILES else _children_by_scan()
+    top = proc_stat(root)
+    found: set[int] = set()
+    queue = [(root, top.threads if top is not None else 1)]
+    for parent, count in queue:
+        for pid in list_children(parent, count):
+            if pid not in found:
+                found.add(pid)
+                queue.append((pid, threads.get(pid, 1)))
+    return found
 
-    def __init__(self, number: int, sent: set[int]) -> None:
-        self._number, self._sent = number, sent
 
-    def __call__(self, pid: int, stat: ProcStat) -> None:
-        if not _gone(stat) and _signal_member(pid, stat, self._number):
-            self._sent.add(pid)
+class _Kill:
+    """Visit that kills everyone alive."""
+
+    def __init__(self, killed: set[int]) -> None:
+        self._killed = killed
+
+    def __call__(self, pid: int, stat: ProcStat, descriptor: int) -> None:
+        if not _gone(stat) and _send(descriptor, signal.SIGKILL):
+            self._killed.add(pid)
 
 
 class _Stop:
     """Visit that stops whoever is not stopped yet, and notes it in `awake`."""
 
-    def __init__(self, *, patient: bool) -> None:
-        self.awake: set[int] = set()
-        self._patient = patient
+    def __init__(self, began: float) -> None:
+        self.awake: dict[int, ProcStat] = {}
+        self._began = began
 
-    def __call__(self, pid: int, stat: ProcStat) -> None:
-        if not _gone(stat) and not _is_stopped(pid, stat, self._patient):
-            self.awake.add(pid)
-            _signal_member(pid, stat, signal.SIGSTOP)
+    def __call__(self, pid: int, stat: ProcStat, descriptor: int) -> None:
+        if not _gone(stat) and not self._is_stopped(pid, stat):
+            self.awake[pid] = stat
+            _send(descriptor, signal.SIGSTOP)
+
+    def look_again(self) -> None:
+        """Forget those that are stopped or gone by now."""
+        for pid, before in list(self.awake.items()):
+            stat = proc_stat(pid)
+            same = stat is not None and stat.started_ticks == before.started_ticks
+            if stat is None or not same or _gone(stat) or self._is_stopped(pid, stat):
+                del self.awake[pid]
+
+    def _is_stopped(self, pid: int, stat: ProcStat) -> bool:
+        if stat.state in _STOPPED:
+            return True
+        if stat.state in _GONE:
+            threads = [_parse_stat(_read(f"/proc/{pid}/task/{tid}/stat")) for tid in _threads(pid)]
+            return all(thread is None or thread.state in _STOPPED | _GONE for thread in threads)
+        patient = time.monotonic() - self._began > _SETTLE_S
+        return patient and stat.state == "D" and _stop_is_queued(pid)
 
 
 def _signal_member(pid: int, stat: ProcStat, number: int) -> bool:
     """Signal the process that `stat` was read from. False when it is gone."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
+    descriptor = _pidfd(pid)
+    if descriptor < 0:
         return False
     try:
         now = proc_stat(pid)
-        if now is None or now.started_ticks != stat.started_ticks:
-            return False
+        return now is not None and now.started_ticks == stat.started_ticks and _send(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def _pidfd(pid: int) -> int:
+    """-1 when there is no such process."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _send(descriptor: int, number: int) -> bool:
+    if descriptor < 0:
+        return False
+    try:
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return False
-    finally:
-        os.close(descriptor)
     return True
 
 
 def _gone(stat: ProcStat) -> bool:
     # The first thread may be a zombie while others run on.
     return stat.state in _GONE and stat.threads <= 1
-
-
-def _is_stopped(pid: int, stat: ProcStat, patient: bool) -> bool:
-    if stat.state in _STOPPED:
-        return True
-    if stat.state in _GONE:
-        threads = [_parse_stat(_read(f"/proc/{pid}/task/{tid}/stat")) for tid in _threads(pid)]
-        return all(thread is None or thread.state in _STOPPED | _GONE for thread in threads)
-    return patient and stat.state == "D" and _stop_is_queued(pid)
 
 
 def _stop_is_queued(pid: int) -> bool:
@@ -311,8 +356,9 @@ def _read(path: str) -> bytes:
         return b""
     try:
         data = os.read(descriptor, 65536)
-        while len(data) % 4096 == 0 and (more := os.read(descriptor, 65536)):
-            data += more
+        if len(data) >= _PAGE_FULL:
+            while more := os.read(descriptor, 65536):
+                data += more
     except OSError:
         return b""
     finally:

@@ -89,7 +89,7 @@ def test_a_tree_is_found_stopped_continued_and_killed(root: Root) -> None:
 
 
 def test_what_cannot_be_stopped_is_named(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "_signal_member", lambda *arguments: True)
+    monkeypatch.setattr(tree, "_send", lambda *arguments: True)
     swept = stop_tree(root.pid, timeout_s=0.02)
     assert not swept.confirmed
     assert set(root.below) <= set(swept.survivors)
@@ -210,3 +210,25 @@ def test_any_name_is_parsed(name: str) -> None:
         return f"{stat.parent == os.getppid()} {stat.state} {stat.threads}"
 
     assert in_child(act) == "True R 1"
+
+
+def test_more_children_than_one_page_of_the_kernel_holds() -> None:
+    script = (
+        "import os, signal\n"
+        "for n in range(900): os.fork() or signal.pause()\n"
+        "print('up', flush=True)\n"
+        "signal.pause()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        assert len(children(process.pid)) == 900
+        stopped = stop_tree(process.pid, timeout_s=10)
+        assert (stopped.confirmed, stopped.processes) == (True, 900)
+    finally:
+        killed = kill_subtree(process.pid, timeout_s=20)
+        process.wait()
+        process.stdout.close()
+    assert killed.confirmed
+    assert killed.processes == 901
