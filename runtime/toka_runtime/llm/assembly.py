@@ -36,6 +36,16 @@ def estimate_tokens(characters: int) -> int:
     return math.ceil(characters / CHARACTERS_PER_TOKEN)
 
 
+def whole_text(text: str) -> str:
+    """Text that UTF-8 can hold. A server that counts in UTF-16 may cut an emoji in two: neighbouring halves are joined
+    again, what stays alone is replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 @dataclass(slots=True)
 class _Block:
     start: dict[str, Any]
@@ -155,7 +165,7 @@ class Assembly:
                 raise ModelStreamBroken(f"{kind} in a content block of type {block.kind!r}")
             block.pieces.append(text)
             self._characters += len(text)
-            return Delta(kind=shown, text=text, block=event["index"]) if text else None
+            return Delta(kind=shown, text=whole_text(text), block=event["index"]) if text else None
         if kind == "signature_delta":
             block.extra["signature"] = block.extra.get("signature", "") + str(delta.get("signature") or "")
         elif kind == "citations_delta":
@@ -221,7 +231,7 @@ class Assembly:
 
 def _plain(block: _Block) -> dict[str, Any] | None:
     """A block of another kind, as it goes back into the conversation; None for one that must not go back."""
-    joined = "".join(block.pieces)
+    joined = whole_text("".join(block.pieces))
     match block.kind:
         case "text":
             text = str(block.start.get("text") or "") + joined

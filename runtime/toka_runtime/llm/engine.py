@@ -164,13 +164,11 @@ class _Call:
         """The wait before the next try, in seconds. Raises the ModelError when there is to be none."""
         engine = self._engine
         self._failed += 1
-        delay_s = None
-        if failure.retryable and self._failed < engine.settings.max_attempts:
-            delay_s = failure.fixed_delay_s
-            if delay_s is None:
-                delay_s = engine.backoff.delay_s(self._failed, failure.retry_after_s)
-                if failure.shared:
-                    engine.cool_down.hold(delay_s)
+        delay_s = failure.fixed_delay_s
+        if delay_s is None and failure.retryable and self._failed < engine.settings.max_attempts:
+            delay_s = engine.backoff.delay_s(self._failed, failure.retry_after_s)
+            if failure.shared:
+                engine.cool_down.hold(delay_s)
         if self._tape is not None:
             self._tape.failed(failure, delay_s)
             if delay_s is None:

@@ -253,3 +253,10 @@ def test_usage_of_a_server_that_counts_late_or_not_at_all() -> None:
     }
     usage = assemble(events).usage
     assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (50, 5, False)
+
+
+def test_an_emoji_that_a_server_cut_in_two_is_whole_again() -> None:
+    assembly = Assembly()
+    shown = [assembly.feed(event) for event in turn(text_block(0, "a\ud83d", "\ude00b", "\ud800"))]
+    "".join(delta.text for delta in shown if delta).encode()
+    assert assembly.end().content[0]["text"] == "a😀b\ufffd"

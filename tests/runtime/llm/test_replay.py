@@ -119,6 +119,16 @@ async def test_outages_and_broken_streams_are_played_with_their_waits(path: Path
     assert after[-1].usage == before[-1].usage
 
 
+async def test_more_tries_than_are_allowed_now_are_played_all_the_same(path: Path) -> None:
+    engine = recorder(path, *[failure_of_status(500, {}, "", "down")] * 4, hello_turn())
+    await collect(engine)
+    await engine.aclose()
+    strict = GatewaySettings(provider="replay", max_attempts=1)
+    clock = FakeClock()
+    replay = Engine(ReplayProvider(path, clock, speed=0), strict, clock, Redactor({}), default_model="m")
+    assert isinstance((await collect(replay))[-1], Finished)
+
+
 async def test_a_refusal_is_played(path: Path) -> None:
     engine = recorder(path, failure_of_status(401, {}, "authentication_error", "bad key"))
     with pytest.raises(ModelRefused):
