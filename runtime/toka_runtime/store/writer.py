@@ -37,6 +37,7 @@ _INSERT = {
 """Many rows a statement: each step of SQLite gives up the interpreter's lock, and beside a busy event loop getting it
 back costs up to a switch interval (5 ms). One step a row would bring the writer down to 200 rows/s."""
 
+_ENDED = object()
 Upkeep = Generator[None, None, None]
 """Work in slices: between two `yield`s at most some milliseconds, and no open transaction across one."""
 
@@ -277,18 +278,19 @@ class Writer:
         if self._upkeep is None:
             return
         try:
-            next(self._upkeep)
-        except StopIteration:
-            self._upkeep, self._upkeep_failed = None, None
+            ended = next(self._upkeep, _ENDED) is _ENDED
             self._oldest = int(get_meta(self._connection, "oldest", "1"))
-            # A sweep asked for while one was under way waits for the next.
-            swept, self._sweepers = (self._sweepers, []) if self._rows_since < UPKEEP_ROWS else ([], self._sweepers)
-            self._hand_over(Outcome(done=[(waiter, None) for waiter in swept]))
         except Exception as error:  # noqa: BLE001 upkeep can wait, and must not end the writer; it is reported
             self._upkeep_failed = error
             self._roll_back()
             self._drop_upkeep()
             self._hand_over(Outcome())
+            return
+        if ended:
+            self._upkeep, self._upkeep_failed = None, None
+            # A sweep asked for while one was under way waits for the next.
+            swept, self._sweepers = (self._sweepers, []) if self._rows_since < UPKEEP_ROWS else ([], self._sweepers)
+            self._hand_over(Outcome(done=[(waiter, None) for waiter in swept]))
 
     def _drop_upkeep(self) -> None:
         if self._upkeep is not None:
