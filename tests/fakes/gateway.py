@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from toka_runtime.llm.base import Delta, Finished, ModelEvent, ModelRequest
-from toka_runtime.protocol.ids import CallId
+from toka_runtime.protocol.ids import CallId, RunId
 from toka_runtime.protocol.usage import TokenUsage
 
 Answer = Finished | BaseException | asyncio.Event
@@ -59,7 +59,7 @@ class FakeGateway:
                 yield Delta(kind="text", text=block["text"], block=index)
         yield answer
 
-    def last_usage(self, call: CallId) -> TokenUsage:
+    def last_usage(self, call: CallId, run: RunId | None = None) -> TokenUsage:
         return TokenUsage(input_tokens=10, output_tokens=1, estimated=True)
 
     async def aclose(self) -> None:

@@ -104,7 +104,7 @@ class ModelGateway(Protocol):
         """Deltas and retries, then one `Finished`. Raises ModelError; closing the generator cancels the call."""
         ...
 
-    def last_usage(self, call: CallId) -> TokenUsage:
+    def last_usage(self, call: CallId, run: RunId | None = None) -> TokenUsage:
         """What a cancelled call had used when it was cut, estimated."""
         ...
 

@@ -17,7 +17,7 @@ _libc: Any = ctypes.CDLL(None, use_errno=True)
 # The same on every architecture (they are younger than the unified table).
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 REMOVE_DIR, REMOVE_FILE = 1 << 4, 1 << 5
@@ -52,15 +52,15 @@ def abi() -> int:
     return max(0, _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG)))
 
 
-def restrict(accesses: Iterable[PathAccess], *, deny_tcp: bool = True) -> None:
-    """From here on this process and its children have only these path rights; no TCP bind or connect where the kernel
-    knows how to refuse it; no signal and no abstract socket to the outside of the domain. Needs no_new_privs. A path
-    that does not exist is skipped: a right to nothing. Raises LandlockError."""
+def restrict(accesses: Iterable[PathAccess], *, connect_port: int | None = None) -> None:
+    """From here on this process and its children have only these path rights; no TCP bind and no connect but to
+    `connect_port`, where the kernel knows how to refuse it; no signal and no abstract socket to the outside of the
+    domain. Needs no_new_privs. A path that does not exist is skipped: a right to nothing. Raises LandlockError."""
     version = abi()
     if version == 0:
         raise LandlockError(38, "landlock_create_ruleset")
     handled = _handled(version)
-    net = _BIND_TCP | _CONNECT_TCP if deny_tcp and version >= 4 else 0
+    net = _BIND_TCP | _CONNECT_TCP if version >= 4 else 0
     scoped = _SCOPE_ABSTRACT_SOCKET | _SCOPE_SIGNAL if version >= 6 else 0
     attributes = struct.pack("=QQQ", handled, net, scoped)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
@@ -68,6 +68,8 @@ def restrict(accesses: Iterable[PathAccess], *, deny_tcp: bool = True) -> None:
     try:
         for path, rights in accesses:
             _add(ruleset, path, rights & handled)
+        if connect_port is not None and net:
+            _add_rule(ruleset, _RULE_NET_PORT, struct.pack("=QQ", _CONNECT_TCP, connect_port), f"port {connect_port}")
         _call("landlock_restrict_self", _RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
@@ -93,17 +95,14 @@ def _add(ruleset: int, path: str, rights: int) -> None:
         if not os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112  # no pathlib between fork and exec
             rights &= _FILE_RIGHTS
         if rights:
-            rule = struct.pack("=Qi", rights, descriptor)
-            _call(
-                f"landlock_add_rule {path}",
-                _ADD_RULE,
-                ctypes.c_int(ruleset),
-                ctypes.c_int(_RULE_PATH_BENEATH),
-                rule,
-                ctypes.c_uint32(0),
-            )
+            _add_rule(ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, descriptor), path)
     finally:
         os.close(descriptor)
+
+
+def _add_rule(ruleset: int, kind: int, rule: bytes, what: str) -> None:
+    number, last = ctypes.c_int(ruleset), ctypes.c_uint32(0)
+    _call(f"landlock_add_rule {what}", _ADD_RULE, number, ctypes.c_int(kind), rule, last)
 
 
 def _call(step: str, *arguments: Any) -> int:

@@ -70,7 +70,7 @@ class ModelCalls:
         try:
             finished = await self._stream(request)
         except asyncio.CancelledError:
-            usage = self._services.gateway.last_usage(call)
+            usage = self._services.gateway.last_usage(call, self._voice.run)
             await asyncio.shield(self._ended(request, began, "cancelled", usage=usage))
             raise
         except ModelError as error:

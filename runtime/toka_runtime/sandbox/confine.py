@@ -1,0 +1,127 @@
+"""Between fork and work: turns a confinement (plain JSON from the runtime) into walls around a process. Standard
+library only. Whatever cannot be built raises: a process that should be confined and is not never runs.
+
+A confinement: {"user": bool, "uid": int | null, "gid": int | null, "mounts": [[path, writable]], "links": [[where,
+to]], "files": [[path, text]], "data_bytes": int | null, "processes": int, "file_bytes": int}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from toka_runtime.sandbox import landlock, namespaces, seccomp
+from toka_runtime.sandbox.landlock import EXECUTE, READ, READ_FILE, WRITE, WRITE_FILE, PathAccess
+from toka_runtime.sandbox.namespaces import Bind, PrimitiveMissing, View
+
+Confinement = dict[str, Any]
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  # of the agent's own view
+
+PROTECTIONS = [
+    "own PID, mount, network, IPC and host name namespaces",
+    "root file system of its own: only system programs, its folder and its scratch exist",
+    "no network but its own loopback",
+    "no capabilities, for good",
+    "system call filter",
+    "path rules for the worker and for each tool call (Landlock)",
+]
+
+
+def fork_first(confinement: Confinement, body: Callable[[], NoReturn]) -> int:
+    """Fork process 1 of a new set of namespaces, in its own view and without privileges; it runs `body`. Returns its
+    pid as seen from here, once all walls stand. Raises OSError (PrimitiveMissing) when one could not be built."""
+    read_end, write_end = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.close(read_end)
+        _helper(confinement, write_end, body)
+    os.close(write_end)
+    said = bytearray()
+    while data := os.read(read_end, 4096):
+        said += data
+    os.close(read_end)
+    os.waitpid(helper, 0)
+    pid, ready = 0, False
+    for line in said.decode(errors="replace").splitlines():
+        message = json.loads(line)
+        if "error" in message:
+            raise PrimitiveMissing(int(message["errno"]), str(message["error"]))
+        pid, ready = int(message.get("pid", pid)), ready or bool(message.get("ready"))
+    if not ready:
+        raise PrimitiveMissing(0, "process 1 of the namespaces ended before it was ready")
+    return pid
+
+
+def _helper(confinement: Confinement, report: int, body: Callable[[], NoReturn]) -> NoReturn:
+    """Enters the namespaces; its child is process 1 there, and is adopted by the fork server when this one ends."""
+    try:
+        namespaces.isolate(user=bool(confinement["user"]))
+        pid = os.fork()
+        if pid != 0:
+            _say(report, {"pid": pid})
+            os._exit(0)
+        namespaces.build_root(_view(confinement))
+        _limit(confinement)
+        namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
+    except OSError as error:
+        name = error.primitive if isinstance(error, PrimitiveMissing) else str(error)
+        _say(report, {"error": name, "errno": error.errno or 0})
+        os._exit(1)
+    _say(report, {"ready": True})
+    os.close(report)
+    body()
+
+
+def _say(report: int, message: Confinement) -> None:
+    os.write(report, json.dumps(message).encode() + b"\n")
+
+
+def _view(confinement: Confinement) -> View:
+    return View(
+        binds=[Bind(str(path), str(path), bool(writable)) for path, writable in confinement["mounts"]],
+        links=[(str(where), str(target)) for where, target in confinement["links"]],
+        files=[(str(path), str(text)) for path, text in confinement["files"]],
+    )
+
+
+def _limit(confinement: Confinement) -> None:
+    """Per process, and for processes per user. What they can't hold (a tree's memory) is watched by the runtime."""
+    for which, name in (
+        (resource.RLIMIT_DATA, "data_bytes"),
+        (resource.RLIMIT_NPROC, "processes"),
+        (resource.RLIMIT_FSIZE, "file_bytes"),
+    ):
+        value = confinement.get(name)
+        if value is not None:
+            resource.setrlimit(which, (int(value), int(value)))
+
+
+def filter_calls() -> None:
+    """No system call from here on that leads around the walls; for this process and all that it starts."""
+    seccomp.install()
+
+
+def restrict_worker(confinement: Confinement) -> None:
+    """The worker thinks; it has no business with files beyond the modules of its own interpreter."""
+    landlock.restrict([PathAccess(str(path), READ) for path in confinement["interpreter"]])
+
+
+def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
+    """The rights of one call: {"read": [folders], "write": [folders], "execute": bool, "port": int | null}."""
+    runs = bool(access["execute"])
+    rules = [PathAccess(str(path), READ) for path in confinement["interpreter"]]
+    rules += _folders(access["read"], READ | (EXECUTE if runs else 0))
+    rules += _folders(access["write"], READ | WRITE | (EXECUTE if runs else 0))
+    rules += [PathAccess(f"/dev/{name}", READ_FILE | WRITE_FILE) for name in namespaces.DEVICES]
+    if runs:
+        rules += [PathAccess(str(path), READ | EXECUTE) for path, writable in confinement["mounts"] if not writable]
+        rules += [PathAccess("/etc", READ), PathAccess("/proc", READ)]
+        rules += _folders(SCRATCH, READ | WRITE)
+    landlock.restrict(rules, connect_port=access.get("port"))
+
+
+def _folders(paths: Iterable[Any], rights: int) -> list[PathAccess]:
+    return [PathAccess(str(path), rights) for path in paths]

@@ -1,0 +1,154 @@
+"""From rights to a view: which parts of the host an agent's tree sees, and which of them each tool call may use.
+
+Runtime side, before anything is started. Least privilege: nothing is there but the system's programs and libraries, the
+toolchains of programs that the agent may run, its own folder and its scratch. Homes, secrets, sockets and other agents
+have no name in there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import toka_runtime
+from toka_runtime.protocol.capability import PathRule, Rights
+from toka_runtime.protocol.model import Model
+
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ld.so.cache")
+"""Programs and libraries. Links among them stay links."""
+SYSTEM_SETTINGS = (
+    "/etc/ca-certificates",
+    "/etc/debian_version",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/magic",
+    "/etc/mime.types",
+    "/etc/os-release",
+    "/etc/pki/tls/certs",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/timezone",
+)
+"""Settings that hold no secret and that common programs ask for."""
+HIDDEN = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".config", ".docker", ".kube", ".netrc", ".npmrc", ".pypirc"})
+_RUST = ("toolchains", "settings.toml", "update-hashes")
+
+
+class Mount(Model):
+    """One piece of the host in the view, at its own path."""
+
+    path: str
+    writable: bool = False
+
+
+class AgentView(Model):
+    mounts: tuple[Mount, ...]
+    links: tuple[tuple[str, str], ...]
+    """(where, to what)."""
+    files: tuple[tuple[str, str], ...]
+    """(path, text): made up for the agent."""
+
+
+def agent_view(
+    rights: Rights, root: str, scratch: Iterable[str] = (), extra: Iterable[str] = (), search_path: str = os.defpath
+) -> AgentView:
+    """`root` is the agent's folder, `scratch` further folders that it may write, `extra` what it may read besides.
+    Programs are looked up in `search_path`."""
+    readable = [path for path in (*SYSTEM, *SYSTEM_SETTINGS) if Path(path).exists() and not Path(path).is_symlink()]
+    links = [(path, str(Path(path).readlink())) for path in SYSTEM if Path(path).is_symlink()]
+    readable += [*_interpreter(), *toolchains(rights, search_path), *extra]
+    mounts = {path: Mount(path=path) for path in _outermost(readable)}
+    mounts |= {path: Mount(path=path, writable=True) for path in scratch}
+    mounts[root] = Mount(path=root, writable=bool(rights.write))
+    # Parents first: a mount point below another lies on top of it.
+    ordered = sorted(mounts.values(), key=lambda mount: mount.path.count("/"))
+    return AgentView(mounts=tuple(ordered), links=tuple(links), files=_made_up())
+
+
+def _made_up() -> tuple[tuple[str, str], ...]:
+    return (
+        ("/etc/passwd", "root:x:0:0::/:/bin/false\nagent:x:61184:61184:agent:/tmp:/bin/sh\n"),
+        ("/etc/group", "root:x:0:\nagent:x:61184:\n"),
+        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+        ("/etc/resolv.conf", "# names are resolved by the proxy\n"),
+        ("/etc/hostname", "agent\n"),
+    )
+
+
+def _interpreter() -> list[str]:
+    """The standard library and this package: the worker and the tools may import a module late."""
+    paths = [str(Path(os.__file__).resolve().parent), str(Path(toka_runtime.__file__).resolve().parent)]
+    return [*paths, *(str(path) for path in Path(sys.base_prefix, "lib").glob("libpython*"))]
+
+
+def toolchains(rights: Rights, search_path: str) -> list[str]:
+    """What lies outside of the system folders and is needed by a program that may be run: for /opt/x/bin/tool all of
+    /opt/x; below a home only its folder of programs and what is known to belong to it."""
+    found: list[str] = []
+    names = dict.fromkeys(rule.argv_prefix[0] for rule in rights.execute if rule.argv_prefix)
+    if "*" in names:
+        # Any program: whatever the search path holds.
+        names |= dict.fromkeys(("python3", "cargo", "rustc", "node", "go"))
+    for name in names:
+        place = shutil.which(name, path=search_path)
+        for path in {place, str(Path(place).resolve())} if place else ():
+            found += _installation(Path(path))
+    return [path for path in dict.fromkeys(found) if Path(path).exists()]
+
+
+def _installation(program: Path) -> list[str]:
+    folder = program.parent
+    if any(program.is_relative_to(system) for system in SYSTEM):
+        return []
+    if folder.name != "bin":
+        return [str(program)]
+    prefix = folder.parent
+    if prefix.name == ".cargo":
+        # Its credentials lie beside the programs. Toolchains are where rustup keeps them.
+        rustup = prefix.with_name(".rustup")
+        return [str(folder), str(prefix / "registry"), *(str(rustup / name) for name in _RUST)]
+    if prefix == Path.home() or prefix.name in HIDDEN or prefix == Path("/") or _holds_home(prefix):
+        return [str(folder)]
+    return [str(prefix)]
+
+
+def _holds_home(prefix: Path) -> bool:
+    return Path.home().is_relative_to(prefix)
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Without those that lie below another."""
+    kept: list[str] = []
+    for path in sorted(set(paths), key=lambda path: path.count("/")):
+        if not any(Path(path).is_relative_to(other) for other in kept):
+            kept.append(path)
+    return kept
+
+
+def write_folders(rights: Rights, root: str) -> tuple[str, ...]:
+    """Folders below `root` that the kernel lets a call write, for rights with scopes: a glob's part before its first
+    wildcard. The broker holds the exact glob; the kernel holds the folder."""
+    return tuple(_outermost(_fixed_part(rule, root) for rule in rights.write))
+
+
+def read_folders(rights: Rights, root: str) -> tuple[str, ...]:
+    return tuple(_outermost(_fixed_part(rule, root) for rule in (*rights.read, *rights.write)))
+
+
+def _fixed_part(rule: PathRule, root: str) -> str:
+    parts: list[str] = []
+    names = rule.glob.split("/")
+    for name in names:
+        if any(mark in name for mark in "*?["):
+            break
+        parts.append(name)
+    if len(parts) == len(names):
+        # A file by name: it is written by way of its folder.
+        parts.pop()
+    return os.path.normpath("/".join([root, *parts]))
