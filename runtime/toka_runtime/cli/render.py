@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from toka_runtime.protocol.events import ProblemView
+if TYPE_CHECKING:  # the version and the help must not pay for pydantic
+    from toka_runtime.protocol.events import ProblemView
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 

@@ -16,10 +16,10 @@ def read_objectives(reader: Reader, node: Node | None) -> tuple[Objective, ...]:
         section = _described(reader, item, where, fields.OBJECTIVE)
         if isinstance(section, str):
             found.append(Objective(description=section))
-        elif section is not None and (text := reader.as_required_text(section, "description", limit=MAX_DESCRIPTION)):
+        elif section is not None:
             found.append(
                 Objective(
-                    description=text,
+                    description=reader.as_required_text(section, "description", limit=MAX_DESCRIPTION),
                     deliverable=reader.as_text(section.get("deliverable"), section.path("deliverable")),
                     validation=reader.as_text(section.get("validation"), section.path("validation")),
                     priority=reader.as_choice(section.get("priority"), section.path("priority"), Priority.MEDIUM),
@@ -59,7 +59,7 @@ def _task(reader: Reader, item: Node, where: str, condition: str) -> TaskSpec | 
     section = _described(reader, item, where, fields.TASK)
     if isinstance(section, str):
         return TaskSpec(description=section, condition=condition)
-    if section is None or not (text := reader.as_required_text(section, "description", limit=MAX_DESCRIPTION)):
+    if section is None:
         return None
     get, path = section.get, section.path
     after = get("dependencies")
@@ -67,7 +67,7 @@ def _task(reader: Reader, item: Node, where: str, condition: str) -> TaskSpec | 
         if isinstance(node, Scalar):
             reader.task_places.setdefault(node.text.strip(), Place(node.line, node.column))
     return TaskSpec(
-        description=text,
+        description=reader.as_required_text(section, "description", limit=MAX_DESCRIPTION),
         priority=reader.as_choice(get("priority"), path("priority"), Priority.MEDIUM),
         condition=condition,
         estimated_duration_s=reader.as_quantity(
@@ -97,11 +97,11 @@ def read_verify(reader: Reader, node: Node | None, where: str) -> Verify | None:
     if node is None or is_null(node):
         return None
     timeout = None
+    before = len(reader.findings.errors)
     if isinstance(node, Mapping):
         section = Section(reader, node, where, fields.VERIFY, strict=True)
         timeout = reader.as_quantity(section.get("timeout"), section.path("timeout"), units.parse_duration)
         node = section.get("command") or Scalar("", "", node.line, node.column)
-    before = len(reader.findings.errors)
     if isinstance(node, Sequence):
         argv = tuple(reader.as_text(item, f"{where}[{number}]") for number, item in enumerate(node.items, 1))
     else:

@@ -35,8 +35,8 @@ except ImportError:  # PyYAML built without libyaml: the same events, about twen
     from yaml import BaseLoader as Parser
 
 MAX_DEPTH = 64
-MAX_NODES = 100_000
-MAX_ALIASED = 200_000
+MAX_NODES = 20_000
+MAX_ALIASED = 100_000
 """Characters and nodes that aliases may repeat, in all."""
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})

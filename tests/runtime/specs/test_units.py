@@ -31,7 +31,16 @@ def test_sizes(written: str | int, size_bytes: int) -> None:
 
 @pytest.mark.parametrize(
     ("written", "fraction"),
-    [("75%", 0.75), ("0.5", 0.5), (0.5, 0.5), (2, 2.0), ("150%", 1.5), ("2 cores", 2.0), ("16 CPUs", 16.0), ("500m", 0.5)],
+    [
+        ("75%", 0.75),
+        ("0.5", 0.5),
+        (0.5, 0.5),
+        (2, 2.0),
+        ("150%", 1.5),
+        ("2 cores", 2.0),
+        ("16 CPUs", 16.0),
+        ("500m", 0.5),
+    ],
 )
 def test_cpu(written: str | float, fraction: float) -> None:
     assert units.parse_cpu(written) == fraction
@@ -69,14 +78,30 @@ def test_estimates(written: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "rate"), [("100Mbps", 12_500_000), ("8 bps", 1), ("1Gbit/s", 125_000_000), ("10MB/s", 10_000_000), ("1MiB/s", 2**20)]
+    ("written", "rate"),
+    [("100Mbps", 12_500_000), ("8 bps", 1), ("1Gbit/s", 125_000_000), ("10MB/s", 10_000_000), ("1MiB/s", 2**20)],
 )
 def test_bandwidth(written: str, rate: int) -> None:
     assert units.parse_bandwidth(written) == rate
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "much", "-5MB", "5 furlongs", "1e3", "٥MB", "1..2GB", "12345678901234567890B", True, float("inf"), float("nan"), -1, 10**30]
+    "bad",
+    [
+        "",
+        "much",
+        "-5MB",
+        "5 furlongs",
+        "1e3",
+        "٥MB",
+        "1..2GB",
+        "12345678901234567890B",
+        True,
+        float("inf"),
+        float("nan"),
+        -1,
+        10**30,
+    ],
 )
 def test_what_is_no_quantity_says_so_with_a_hint(bad: str | float) -> None:
     for parse in (units.parse_size, units.parse_cpu, units.parse_duration, units.parse_estimate, units.parse_bandwidth):
