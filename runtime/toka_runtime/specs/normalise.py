@@ -95,7 +95,7 @@ def _assemble(reader: Reader, top: Section, identity: Identity, stem: str, defau
     if security is not None:
         grants += read_grants(reader, security.get("grants"), "security.grants")
     tasks = read_tasks(reader, top.get("tasks"))
-    if not tasks and not findings.errors:
+    if not tasks:
         place = top.get("tasks") or top.node
         findings.warning(place, "spec.no_tasks", "has no tasks: there is nothing to do", "add them under tasks.default")
     draft.spec = AgentSpec(
