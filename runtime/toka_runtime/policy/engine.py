@@ -14,6 +14,7 @@ from toka_runtime.policy.matching import (
     inside,
     path_covered,
     path_protected,
+    rules_for,
     split_host,
     split_target,
 )
@@ -87,8 +88,10 @@ def _path(
 
 
 def _execute(operation: Operation, rights: Rights, remedies: Remedies) -> Decision:
-    for rule in rights.execute:
-        if execute_covered(rule, operation.argv):
+    program = operation.argv[0] if operation.argv else ""
+    rules = rules_for(rights.execute, program)
+    for rule in rules:
+        if execute_covered(rule, operation.argv, rights.deny_read):
             return Allowed(rule=rule.id, capability=rule.capability)
     if not operation.argv:
         return _deny(
@@ -99,8 +102,7 @@ def _execute(operation: Operation, rights: Rights, remedies: Remedies) -> Decisi
             remedies=remedies,
             hint="write it as plain commands joined by && ; or |, with literal arguments",
         )
-    program = operation.argv[0]
-    same = [" ".join(rule.argv_prefix) for rule in rights.execute if rule.argv_prefix[:1] == (program,)]
+    same = [" ".join(rule.argv_prefix) for rule in rules]
     reason = f"running {program} is not granted"
     if same:
         reason = f"of {program} only {_list(same)} is granted, within conditions on arguments"

@@ -8,6 +8,7 @@ kernel confines what runs.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from functools import lru_cache
 
 from toka_runtime.protocol.capability import ExecuteRule, NetworkRule, PathRule
@@ -66,7 +67,33 @@ def _lies_in(path: str, folder: str) -> bool:
     return path != "" and (folder == "" or path.lower().startswith(folder.lower() + "/"))
 
 
-def execute_covered(rule: ExecuteRule, argv: tuple[str, ...]) -> bool:
+_indexed: OrderedDict[int, tuple[tuple[ExecuteRule, ...], dict[str, tuple[ExecuteRule, ...]]]] = OrderedDict()
+_INDEXED_MOST = 512
+
+
+def rules_for(rules: tuple[ExecuteRule, ...], program: str) -> tuple[ExecuteRule, ...]:
+    """Those of `rules` that may be about the program, in order, and those about any program after them. There are
+    hundreds in a catalogue; the index is kept for the tuple itself, whose hash would cost more than the search."""
+    found = _indexed.get(id(rules))
+    if found is None or found[0] is not rules:
+        # The tuple is kept with its index, so that its id cannot be another's.
+        found = _indexed[id(rules)] = (rules, _by_program(rules))
+        if len(_indexed) > _INDEXED_MOST:
+            _indexed.popitem(last=False)
+    return found[1].get(program) or found[1]["*"]
+
+
+def _by_program(rules: tuple[ExecuteRule, ...]) -> dict[str, tuple[ExecuteRule, ...]]:
+    anything = tuple(rule for rule in rules if rule.argv_prefix == ANY_PROGRAM)
+    programs: dict[str, list[ExecuteRule]] = {}
+    for rule in rules:
+        if rule.argv_prefix != ANY_PROGRAM:
+            programs.setdefault(rule.argv_prefix[0], []).append(rule)
+    return {name: (*found, *anything) for name, found in programs.items()} | {"*": anything}
+
+
+def execute_covered(rule: ExecuteRule, argv: tuple[str, ...], protected: tuple[PathRule, ...] = ()) -> bool:
+    """`protected` are paths that a rule which looks at its arguments does not take, as far as they are named."""
     prefix = rule.argv_prefix
     if prefix == ANY_PROGRAM:
         return True
@@ -76,12 +103,18 @@ def execute_covered(rule: ExecuteRule, argv: tuple[str, ...]) -> bool:
     rest = argv[len(prefix) :]
     if rule.options_only and not all(argument.startswith("-") for argument in rest):
         return False
-    if rule.inside_only and any(leaves_folder(argument) for argument in rest):
+    if rule.inside_only and any(leaves_folder(argument) or _names(argument, protected) for argument in rest):
         return False
     if rule.refuse:
         pattern = _any_of(rule.refuse)
         return not any(pattern.fullmatch(argument) for argument in rest)
     return True
+
+
+def _names(argument: str, protected: tuple[PathRule, ...]) -> bool:
+    path = argument.partition("=")[2] if argument.startswith("-") else argument
+    path = path.removeprefix("./").rstrip("/")
+    return path != "" and any(path_protected(rule, path, tree=False, changes=False) for rule in protected)
 
 
 def leaves_folder(argument: str) -> bool:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from toka_runtime.policy.matching import execute_covered, host_covered, inside, path_covered, split_host, split_target
+from toka_runtime.policy.matching import (
+    execute_covered,
+    host_covered,
+    inside,
+    path_covered,
+    rules_for,
+    split_host,
+    split_target,
+)
 from toka_runtime.protocol.capability import ExecuteRule, NetworkRule, Operation, OperationKind, PathRule
 
 
@@ -47,7 +55,7 @@ class Remedies:
             case OperationKind.READ | OperationKind.LIST | OperationKind.WRITE:
                 return self._path(operation)
             case OperationKind.EXECUTE:
-                for rule in self.execute:
+                for rule in rules_for(self.execute, operation.argv[0] if operation.argv else ""):
                     if execute_covered(rule, operation.argv):
                         scope = "" if not operation.argv else " ".join(operation.argv[: max(len(rule.argv_prefix), 1)])
                         return _remedy(rule.capability, scope)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fakes.tool_runner import ForkedToolRunner
+from fakes.forked_tools import ForkedToolRunner
 from toka_runtime.protocol.ids import CallId
 from toka_runtime.sandbox.plan import ToolOutcome, ToolRequest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +314,11 @@ class TestListAndSearch:
             os.close(folder)
             folder = inner
         os.close(folder)
-        assert call(tmp_path, "list_files", path="./", pattern="**")["ok"]
+        try:
+            assert call(tmp_path, "list_files", path="./", pattern="**")["ok"]
+        finally:
+            # Deeper than pytest's own cleaning goes.
+            subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
 
 
 def test_unknown_tool_and_missing_root(tmp_path: Path) -> None:

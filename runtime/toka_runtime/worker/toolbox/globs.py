@@ -47,6 +47,8 @@ def _translate(glob: str) -> str:
 
 
 def _component(part: str) -> str:
+    if part and not part.strip("*"):
+        return "[^/]+"  # a name is never empty
     out: list[str] = []
     index = 0
     while index < len(part):

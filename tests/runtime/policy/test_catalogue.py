@@ -1,0 +1,149 @@
+"""The shipped catalogue, operators' own files, and what is wrong in either."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from toka_runtime.errors import PolicyError
+from toka_runtime.paths import shipped_configs
+from toka_runtime.policy.catalogue import FILE_NAME, load_catalogue
+from toka_runtime.policy.rules import compile_rights
+from toka_runtime.protocol.ids import AgentName
+from toka_runtime.protocol.spec import AgentSpec, Security
+
+FROM_THE_FORMAT = (
+    "filesystem-write",
+    "file-system-write",
+    "cargo-test-execution",
+    "cargo-execution",
+    "ci-cd-integration",
+    "ci-integration",
+    "network-access",
+)
+
+
+def extra(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "own.toml"
+    file.write_text("schema = 1\n" + text)
+    return file
+
+
+def test_every_published_permission_is_defined(toka_specs: Path) -> None:
+    catalogue = load_catalogue()
+    names: set[str] = set()
+    for file in toka_specs.glob("*.yaml"):
+        block = file.read_text().partition("capabilities_required:")[2].partition("resource_limits:")[0]
+        names.update(re.findall(r'- "([^"]+)"', block))
+    assert len(names) > 25
+    assert [name for name in names if not catalogue.defines(name)] == []
+
+
+def test_names_of_the_format_are_defined() -> None:
+    assert [name for name in FROM_THE_FORMAT if not load_catalogue().defines(name)] == []
+
+
+def test_every_shipped_rule_has_an_example() -> None:
+    table = tomllib.loads((shipped_configs() / FILE_NAME).read_text())
+    bare = [
+        f"{name}.{kind}: {rule}"
+        for name, entry in table["capability"].items()
+        for kind in ("read", "write", "execute", "network")
+        for rule in entry.get(kind, [])
+        if not rule.get("match")
+    ]
+    assert bare == []
+
+
+def test_the_shipped_one_is_read_once() -> None:
+    assert load_catalogue() is load_catalogue()
+
+
+def test_nearest() -> None:
+    assert load_catalogue().nearest("filesystem-wirte") == "filesystem-write"
+    assert load_catalogue().nearest("bake-bread") == ""
+
+
+def test_operators_add_extend_and_replace(tmp_path: Path) -> None:
+    file = extra(
+        tmp_path,
+        """
+        [capability.bake-access]
+        text = "bake"
+        synonyms = ["baking"]
+        includes = ["git-read"]
+        [[capability.bake-access.execute]]
+        argv = ["bake"]
+        match = ["bake bread"]
+        no_match = ["baker"]
+        [capability.git-access]
+        extends = true
+        [[capability.git-access.execute]]
+        argv = ["git", "lfs"]
+        match = ["git lfs ls-files", "git commit"]
+        [capability.link-validation]
+        replaces = true
+        text = "nothing at all"
+        """,
+    )
+    catalogue = load_catalogue(file)
+    spec = AgentSpec(
+        name=AgentName("a"), security=Security(capabilities_required=("baking", "git-access", "link-validation"))
+    )
+    prefixes = {rule.argv_prefix for rule in compile_rights(spec, catalogue).execute}
+    assert {("bake",), ("git", "lfs"), ("git", "commit"), ("git", "status")} <= prefixes
+    assert ("lychee", "--offline") not in prefixes
+    assert not load_catalogue().defines("bake-access"), "the shipped catalogue stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[capability.git-access]\ntext='x'", "is defined already"),
+        ("[capability.new]\nextends = true\ntext='x'", "no new to extend"),
+        ("[capability.new]", "text is missing"),
+        ("[capability.new]\ntext=3", "has to be text"),
+        ("[capability.new]\ntext='x'\nwhat=1", "unknown key 'what'"),
+        ("[capability.New_One]\ntext='x'", "lower case words"),
+        ("[capability.new]\ntext='x'\nincludes=['gone']", "'gone', which is not defined"),
+        ("[capability.a]\ntext='x'\nincludes=['b']\n[capability.b]\ntext='x'\nincludes=['a']", "a → b → a"),
+        ("[capability.new]\ntext='x'\nsynonyms=['git']", "already means git-access"),
+        ("[capability.new]\ntext='x'\nsynonyms=['git-read']", "already means git-read"),
+        ("[capability.new]\ntext='x'\nscope='write'\nscope_required=true\nenvironment=['A B']", "no name of an env"),
+        ("[capability.new]\ntext='x'\nscope_required=true", "needs scope"),
+        ("[capability.new]\ntext='x'\nscope='everything'", "scope is one of"),
+        ("[[capability.new.write]]\nglob='/etc/**'\n[capability.new]\ntext='x'", "lies outside"),
+        ("[[capability.new.write]]\nglob='a/../b'\n[capability.new]\ntext='x'", "leads out"),
+        ("[[capability.new.network]]\nat='*.com:443'\n[capability.new]\ntext='x'", "too broad"),
+        ("[[capability.new.network]]\nat='*.co.uk:443'\n[capability.new]\ntext='x'", "too broad"),
+        ("[[capability.new.network]]\nat='*:443'\n[capability.new]\ntext='x'", "no host:port"),
+        ("[[capability.new.execute]]\nargv=['bash']\n[capability.new]\ntext='x'", "open_ended"),
+        ("[[capability.new.execute]]\nargv=['git', 'log*']\n[capability.new]\ntext='x'", "matched literally"),
+        ("[[capability.new.execute]]\nargv=[]\n[capability.new]\ntext='x'", "argv has to be a list"),
+        (
+            "[[capability.new.write]]\nglob='a/**'\nmatch=['b/c']\n[capability.new]\ntext='x'",
+            "rule new:a/**: it does not cover 'b/c'",
+        ),
+        (
+            "[[capability.new.execute]]\nargv=['x']\nno_match=['x y']\n[capability.new]\ntext='x'",
+            "rule new:x: it covers 'x y'",
+        ),
+        ("[baseline]\ncapabilities=['gone']", "'gone', which is not defined"),
+        ("[unheard-of]", "unknown key 'unheard-of'"),
+        ("not toml", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(words)):
+        load_catalogue(extra(tmp_path, text))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="cannot be read"):
+        load_catalogue(tmp_path / "absent.toml")
+    (tmp_path / "old.toml").write_text("schema = 99")
+    with pytest.raises(PolicyError, match="schema = 1 is expected"):
+        load_catalogue(tmp_path / "old.toml")
