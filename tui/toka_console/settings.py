@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, cast
 
 from toka_console.themes import DEFAULT, THEMES
 
+Lines = dict[tuple[str, ...], int]
+
 
 class SettingProblem(NamedTuple):
     line: int
@@ -39,27 +41,27 @@ def load(path: Path) -> tuple[Settings, list[SettingProblem]]:
         return settings, []
     except (OSError, UnicodeDecodeError) as error:
         return settings, [SettingProblem(0, f"cannot be read: {error}")]
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    import yaml
 
     try:
-        raw: Any = cast(Any, YAML(typ="rt")).load(text)
-    except MarkedYAMLError as error:
-        mark = cast(Any, error).problem_mark
-        return settings, [SettingProblem(mark.line + 1 if mark else 0, str(cast(Any, error).problem))]
-    except YAMLError as error:
+        raw: Any = yaml.safe_load(text)
+        lines = _lines(cast(Any, yaml).compose(text, Loader=yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        return settings, [SettingProblem(mark.line + 1 if mark else 0, str(error.problem))]
+    except yaml.YAMLError as error:
         return settings, [SettingProblem(0, str(error))]
     if raw is None:
         return settings, []
     if not isinstance(raw, dict):
         return settings, [SettingProblem(1, "must be a map of settings")]
-    return _read(cast(dict[Any, Any], raw))
+    return _read(cast(dict[Any, Any], raw), lines)
 
 
-def _read(raw: dict[Any, Any]) -> tuple[Settings, list[SettingProblem]]:
+def _read(raw: dict[Any, Any], lines: Lines) -> tuple[Settings, list[SettingProblem]]:
     settings, problems = Settings(), list[SettingProblem]()
     for name, value in raw.items():
-        line = _line(raw, name)
+        line = lines.get((str(name),), 0)
         if name == "theme" and value in THEMES:
             settings = replace(settings, theme=str(value))
         elif name == "theme":
@@ -69,7 +71,7 @@ def _read(raw: dict[Any, Any]) -> tuple[Settings, list[SettingProblem]]:
         elif name == "refresh_hz":
             problems.append(SettingProblem(line, f"refresh_hz must be a whole number from 1 to 60, not {value!r}"))
         elif name == "keys" and (value is None or isinstance(value, dict)):
-            keys = _keys(cast(dict[Any, Any], value or {}), problems)
+            keys = _keys(cast(dict[Any, Any], value or {}), lines, problems)
             settings = replace(settings, keys=keys)
         elif name == "keys":
             problems.append(SettingProblem(line, "keys must be a map from action to key or list of keys"))
@@ -78,19 +80,24 @@ def _read(raw: dict[Any, Any]) -> tuple[Settings, list[SettingProblem]]:
     return settings, problems
 
 
-def _keys(raw: dict[Any, Any], problems: list[SettingProblem]) -> dict[str, tuple[str, ...]]:
+def _keys(raw: dict[Any, Any], lines: Lines, problems: list[SettingProblem]) -> dict[str, tuple[str, ...]]:
     keys: dict[str, tuple[str, ...]] = {}
     for action, value in raw.items():
         listed = cast(list[Any], value) if isinstance(value, list) else [] if value is None else [value]
         if all(isinstance(key, str | int) for key in listed):
             keys[str(action)] = tuple(str(key) for key in listed)
         else:
-            problems.append(SettingProblem(_line(raw, action), f"the keys of {action} must be text"))
+            problems.append(SettingProblem(lines.get(("keys", str(action)), 0), f"the keys of {action} must be text"))
     return keys
 
 
-def _line(raw: dict[Any, Any], key: Any) -> int:
-    try:
-        return int(cast(Any, raw).lc.key(key)[0]) + 1
-    except (AttributeError, KeyError, TypeError):
-        return 0
+def _lines(node: Any, path: tuple[str, ...] = ()) -> Lines:
+    """Path of each key, two levels deep → its line. `node` is what PyYAML composes."""
+    found: Lines = {}
+    entries = cast(list[tuple[Any, Any]], node.value) if getattr(node, "id", "") == "mapping" else []
+    for key, value in entries:
+        here = (*path, str(key.value))
+        found[here] = int(key.start_mark.line) + 1
+        if not path:
+            found |= _lines(value, here)
+    return found
