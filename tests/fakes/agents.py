@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,11 @@ class Watched:
     """Processes that are held by descriptors, so that their numbers cannot come to mean others."""
 
     def __init__(self, *pids: int) -> None:
-        self._descriptors = {pid: os.pidfd_open(pid) for pid in pids}
+        self._descriptors: dict[int, int] = {}
+        for pid in pids:
+            # One that has ended already needs no watching.
+            with suppress(ProcessLookupError):
+                self._descriptors[pid] = os.pidfd_open(pid)
 
     async def all_gone(self, timeout_s: float = 20.0) -> None:
         """Wait until every one has ended."""

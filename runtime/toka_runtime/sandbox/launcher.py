@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import toka_runtime
@@ -23,7 +24,8 @@ from toka_runtime.sandbox.zygote import COMMAND, TOOL_FUNCTION, WORKER_MAIN
 
 READY_S = 30.0
 """For the fork server to load: a slow disk with cold caches is waited for."""
-FORK_S = 10.0
+FORK_S = 30.0
+"""For a fork, with many others before it in the queue."""
 END_S = 10.0
 
 StderrSink = Callable[[SandboxPlan, bytes], None]
@@ -50,7 +52,7 @@ class ForkServer:
         self._import_paths = tuple(import_paths)
         self._zygote: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
-        self._agents: set[ShimProcess] = set()
+        self._agents: dict[ShimProcess, ZygoteProcess] = {}
         self._closed = False
 
     @property
@@ -64,37 +66,57 @@ class ForkServer:
 
     async def launch(self, plan: SandboxPlan) -> AgentProcess:
         zygote = await self._ready_zygote()
-        ours, shim_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        worker, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        errors, errors_end = os.pipe()
-        try:
+        with ExitStack() as childrens_ends:
+            process, descriptors = await self._prepare(plan, zygote, childrens_ends)
+            try:
+                await process.start(zygote.fork_shim(plan, *descriptors))
+            except BaseException:
+                # Only with these closed is the end of the other side the end of the file.
+                childrens_ends.close()
+                await see_through(self._kill(process))
+                raise
+        return process
+
+    async def _prepare(
+        self, plan: SandboxPlan, zygote: ZygoteProcess, childrens_ends: ExitStack
+    ) -> tuple[ShimProcess, tuple[int, int, int]]:
+        """The runtime's side of an agent that is not born yet, and the descriptors that the shim is to get."""
+        with ExitStack() as ours:
+            try:
+                control, shim_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours.enter_context(control)
+                childrens_ends.enter_context(shim_end)
+                worker, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                ours.enter_context(worker)
+                childrens_ends.enter_context(worker_end)
+                errors, errors_end = os.pipe()
+                ours.callback(os.close, errors)
+                childrens_ends.callback(os.close, errors_end)
+            except OSError as error:
+                message = f"{plan.agent} could not be started: {error.strerror}"
+                raise ProcessError(message, hint="raise the limit of open files (ulimit -n)") from None
             channel = await FrameChannel.open(worker, f"the worker of {plan.agent}")
+            if self._closed:
+                channel.close()
+                raise ProcessError("the launcher is closed")
             process = ShimProcess(
                 plan,
-                ours,
+                control,
                 errors,
                 channel,
                 clock=self._clock,
                 on_stderr=self._on_stderr,
                 gone=lambda: zygote.remains(process.process.pid),
             )
-            self._agents.add(process)
-            try:
-                await process.start(zygote.fork_shim(plan, shim_end.fileno(), worker_end.fileno(), errors_end))
-            except BaseException:
-                shim_end.close()
-                worker_end.close()
-                await see_through(self._kill(process))
-                raise
-        finally:
-            shim_end.close()
-            worker_end.close()
-            os.close(errors_end)
-        return process
+            ours.pop_all()
+        self._agents[process] = zygote
+        return process, (shim_end.fileno(), worker_end.fileno(), errors_end)
 
     async def aclose(self) -> None:
         """Raises ProcessError when a process is left, naming it. Safe to call twice."""
         self._closed = True
+        async with self._starting:
+            pass  # A fork server that is being started is seen through; nothing is launched after it.
         proofs = await asyncio.gather(*(self._kill(process) for process in list(self._agents)))
         for process in self._agents:
             process.close()
@@ -110,15 +132,19 @@ class ForkServer:
     async def _kill(self, process: ShimProcess) -> StopProof:
         proof = await process.kill()
         if proof.confirmed:
-            self._agents.discard(process)
+            self._forget(process)
         return proof
+
+    def _forget(self, process: ShimProcess) -> None:
+        if (zygote := self._agents.pop(process, None)) is not None:
+            zygote.forget(process.process.pid)
 
     async def _ready_zygote(self) -> ZygoteProcess:
         async with self._starting:
             if self._closed:
                 raise ProcessError("the launcher is closed")
             for process in [process for process in self._agents if process.ended]:
-                self._agents.discard(process)
+                self._forget(process)
             if self._zygote is not None and not self._zygote.closed:
                 return self._zygote
             if self._zygote is not None:
@@ -205,6 +231,10 @@ class ZygoteProcess:
             return None
         await asyncio.wait([known], timeout=END_S)
         return known.result() if known.done() else None
+
+    def forget(self, shim: int) -> None:
+        """Nobody will ask about it any more; its number may come to mean another."""
+        self._remains.pop(shim, None)
 
     async def aclose(self) -> None:
         """It kills all that it has forked and ends; by force when it does not. Safe to call twice."""

@@ -30,10 +30,14 @@ TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
 ANSWER_S = 5.0
 """For requests that take the shim no time."""
+START_S = 30.0
+"""For being born: the fork server may have many others to fork first."""
 PAUSE_ANSWER_S = PAUSE_S + ANSWER_S
 KILL_ANSWER_S = KILL_S + 1.0
 """Later than this a shim is taken for stuck, and its tree is handled from outside."""
 STDERR_TAIL_BYTES = 4096
+STDERR_PAUSE_S = 0.05
+PIPE_BYTES = 65536
 OUTPUT_TAIL_BYTES = 2000
 KILLED = -int(signal.SIGKILL)
 
@@ -88,7 +92,7 @@ class ShimProcess:
     async def start(self, pid: Awaitable[int]) -> None:
         """`pid` is the shim's, as the fork server says. Raises ProcessError; `kill` cleans up then."""
         # The shim finds the request when it is born: one wait instead of two.
-        answering = spawn(self._control.request("start", timeout_s=ANSWER_S, root=self.plan.root))
+        answering = spawn(self._control.request("start", timeout_s=START_S, root=self.plan.root))
         try:
             number = await pid
             self._pidfd = os.pidfd_open(number)
@@ -159,7 +163,7 @@ class ShimProcess:
                         raise ProtocolError(f"{request.tool} sent unreadable output: {error}") from None
                 case {"t": "result", "outcome": outcome}:
                     try:
-                        return ToolOutcome.model_validate(outcome)
+                        return _capped(ToolOutcome.model_validate(outcome), request.output_cap_bytes)
                     except ValidationError as error:
                         raise ProtocolError(f"{request.tool} sent an unreadable result: {error}") from None
                 case _:
@@ -182,8 +186,11 @@ class ShimProcess:
         if ended.done() or self._control.closed:
             return
         try:
-            await self._control.request("kill_tool", timeout_s=KILL_S + ANSWER_S, call=call)
+            answer = await self._control.request("kill_tool", timeout_s=KILL_S + ANSWER_S, call=call)
         except ProcessError:
+            return
+        if answer.get("unknown"):
+            # Cancelled before the shim was asked for it.
             return
         await asyncio.wait([ended], timeout=ANSWER_S)
 
@@ -336,7 +343,7 @@ class ShimProcess:
 
     def _stderr_readable(self) -> None:
         try:
-            data = os.read(self._errors, 65536)
+            data = os.read(self._errors, PIPE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -344,9 +351,17 @@ class ShimProcess:
         if not data:
             self._close_errors()
             return
+        if len(data) == PIPE_BYTES:
+            # Whoever floods waits, not this loop.
+            self._loop.remove_reader(self._errors)
+            self._loop.call_later(STDERR_PAUSE_S, self._read_errors_again)
         self.stderr_tail = (self.stderr_tail + data)[-STDERR_TAIL_BYTES:]
         if self._on_stderr is not None:
             self._on_stderr(self.plan, data)
+
+    def _read_errors_again(self) -> None:
+        if self._errors >= 0:
+            self._loop.add_reader(self._errors, self._stderr_readable)
 
     def _stderr_text(self) -> str:
         if self._errors >= 0:
@@ -361,8 +376,13 @@ class ShimProcess:
             self._errors = -1
 
     def close(self) -> None:
-        """Give the descriptors back. A shim that still lives sees end of file and kills its tree. Safe to call twice."""
+        """Give the descriptors back. A shim that still lives sees end of file and kills its tree. Safe to call
+        twice."""
         self._control.close()
+        for _ in range(4):
+            # What a dead tree wrote last.
+            if self._errors >= 0:
+                self._stderr_readable()
         self._frames.close()
         self._close_errors()
         if self._pidfd >= 0:
@@ -384,6 +404,15 @@ async def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 _NO_RESULT = "internal.no_result"
+
+
+def _capped(outcome: ToolOutcome, cap_bytes: int) -> ToolOutcome:
+    """The child caps its results itself and adds a line or two. What is far beyond that is not taken from it."""
+    most = cap_bytes + 4096
+    if len(outcome.content) <= most:
+        return outcome
+    note = f"\n[cut by the runtime: {len(outcome.content)} characters]"
+    return outcome.model_copy(update={"content": outcome.content[:cap_bytes] + note})
 
 
 def _failed(code: str, message: str, tail: bytes, exit_code: int | None = None) -> ToolOutcome:

@@ -134,7 +134,7 @@ class Shim:
             return _swept(Swept(0, (), 0.0))
         pid = next((pid for pid, number in self._tools.items() if number == call), None)
         if pid is None:
-            return _swept(Swept(0, (), 0.0))
+            return {"unknown": True}
         swept = kill_subtree(pid)
         self._on_children()
         return _swept(swept)
@@ -145,6 +145,8 @@ class Shim:
         waiting, self._waiting = self._waiting, {}
         for call, descriptor in waiting.items():
             try:
+                if self._ending:
+                    raise InterruptedError("the agent is being stopped")
                 self._fork_tool(call, descriptor)
             except OSError:
                 self._control.send({"t": "exit", "what": "tool", "call": call, "status": -9})
