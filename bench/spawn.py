@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof, ToolRequest
+from toka_runtime.sandbox.tree import members, proc_stat
 from toka_runtime.worker.frames import FrameSocket
 
 TOOLS = """
@@ -51,7 +53,7 @@ def median_ms(seconds: Sequence[float]) -> str:
 
 
 def row(name: str, value: str) -> None:
-    print(f"  {name:<58} {value}")
+    print(f"  {name:<75} {value}")
 
 
 class Cold:
@@ -179,6 +181,35 @@ async def stop_figures(server: ForkServer, root: str, size: int) -> None:
         row(f"{name}, proven, tree of {size}, ms", times)
 
 
+def group_figures(size: int) -> None:
+    """The floor: one signal to a process group. It proves nothing, and misses whatever left the group."""
+    script = (
+        f"import subprocess, time\nfor _ in range({size - 1}): subprocess.Popen(['sleep', '1000'])\nprint(flush=True)"
+    )
+    times: dict[str, list[float]] = {"SIGSTOP, all seen stopped": [], "SIGKILL, all seen gone": []}
+    for _ in range(ROUNDS):
+        group = subprocess.Popen(
+            [sys.executable, "-S", "-c", script + "\ntime.sleep(1000)"], stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert group.stdout is not None
+        group.stdout.readline()
+        pids = [group.pid, *members(group.pid)]
+        for number, wanted, name in (
+            (signal.SIGSTOP, "T", "SIGSTOP, all seen stopped"),
+            (signal.SIGKILL, "ZX", "SIGKILL, all seen gone"),
+        ):
+            began = time.perf_counter()
+            os.killpg(group.pid, number)
+            for pid in pids:
+                while (stat := proc_stat(pid)) is not None and stat.state not in wanted:
+                    os.sched_yield()
+            times[name].append(time.perf_counter() - began)
+        group.wait()
+        group.stdout.close()
+    for name, found in times.items():
+        row(f"for comparison, killpg, group of {size}: {name}, ms", median_ms(found))
+
+
 async def measure(count: int) -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {Path(toka_runtime.__file__).parent}\n")
     print("cold interpreter")
@@ -191,6 +222,7 @@ async def measure(count: int) -> None:
         print("\npause, resume, kill")
         for size in (1, 10, 100):
             await stop_figures(server, root, size)
+        group_figures(100)
         await server.aclose()
 
 

@@ -201,3 +201,8 @@ def worker_flood(descriptor: int) -> int:
 
 def worker_raises(descriptor: int) -> int:
     raise RuntimeError("a defect in the worker")
+
+
+def worker_shouts(descriptor: int) -> int:
+    while True:
+        os.write(2, b"x" * 65536)

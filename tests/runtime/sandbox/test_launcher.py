@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fakes.agents import RunningTool, Watched, fork_server, plan, request, running, states, tree_of
+from fakes.agents import FAKES, RunningTool, Watched, fork_server, plan, request, running, states, tree_of
 from fakes.clock import FakeClock
 from toka_runtime.aio import spawn
 from toka_runtime.errors import ProcessError, ProtocolError, SandboxUnavailable
@@ -234,6 +235,69 @@ async def test_a_closed_launcher_starts_nothing(tmp_path: Path) -> None:
     await server.aclose()
 
 
+async def test_out_of_descriptors_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fork_server() as server:
+        await server.start()
+        before = len(os.listdir("/proc/self/fd"))
+
+        def refuse() -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pipe", refuse)
+            with pytest.raises(ProcessError, match="Too many open files") as caught:
+                await server.launch(plan(tmp_path))
+        assert "ulimit" in caught.value.hint
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert (await (await server.launch(plan(tmp_path))).kill()).confirmed
+
+
+async def test_agents_that_ended_leave_no_descriptors_behind(tmp_path: Path) -> None:
+    async with fork_server() as server:
+        await server.start()
+        await asyncio.sleep(0)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            process = await server.launch(plan(tmp_path))
+            tool = RunningTool(process, request(tmp_path, "hang"))
+            await tool.told()
+            await process.kill()
+            await asyncio.wait([tool.task])
+            assert isinstance(tool.task.exception(), ProcessError)
+        with pytest.raises(ProcessError):
+            await server.launch(plan(tmp_path / "missing"))
+        # What watches the end of a process lets go in the loop's next round.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_closing_while_the_fork_server_starts_leaves_nothing(tmp_path: Path) -> None:
+    server = ForkServer(tool_function="toy_tools:execute", import_paths=[FAKES])
+    launching = spawn(server.launch(plan(tmp_path)))
+    await asyncio.sleep(0)
+    await server.aclose()
+    with pytest.raises(ProcessError):
+        await launching
+    assert server.zygote_pid is None
+
+
+async def test_a_flood_of_errors_is_taken_at_a_measured_pace(tmp_path: Path) -> None:
+    taken = 0
+
+    def take(plan: object, data: bytes) -> None:
+        nonlocal taken
+        taken += len(data)
+
+    async with fork_server(worker_main="toy_tools:worker_shouts", on_stderr=take) as server:
+        began = time.monotonic()
+        process = await server.launch(plan(tmp_path))
+        while taken < 5 * process_module.PIPE_BYTES:
+            await asyncio.sleep(0)
+        assert time.monotonic() - began > 4 * process_module.STDERR_PAUSE_S
+        assert (await process.kill()).confirmed
+
+
 # -- tools ------------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +348,14 @@ async def test_much_output_arrives_whole(tmp_path: Path) -> None:
 
         assert (await process.run_tool(request(tmp_path, "flood", chunks=100), count)).ok
         assert size == 10_000_000
+
+
+async def test_a_result_beyond_its_cap_is_cut(tmp_path: Path) -> None:
+    async with fork_server() as server:
+        process = await server.launch(plan(tmp_path))
+        asked = request(tmp_path, "echo", text="x" * 1_000_000).model_copy(update={"output_cap_bytes": 1000})
+        outcome = await process.run_tool(asked, silent)
+        assert outcome.content == "x" * 1000 + "\n[cut by the runtime: 1000000 characters]"
 
 
 @pytest.mark.parametrize(
