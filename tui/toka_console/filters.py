@@ -24,7 +24,8 @@ class Term:
 
     def matches(self, fields: Mapping[str, str]) -> bool:
         text = fields.get(self.field, "").lower()
-        found = is_subsequence(self.value, text) if self.fuzzy else self.value in text
+        # Fuzzy within one word: over a whole row nearly everything would match.
+        found = any(is_subsequence(self.value, word) for word in text.split()) if self.fuzzy else self.value in text
         return found != self.negated
 
 

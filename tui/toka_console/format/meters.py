@@ -16,19 +16,24 @@ def tail(values: Sequence[float], count: int) -> list[float]:
     return list(islice(values, max(0, len(values) - count), None))
 
 
+def level(value: float, ceiling: float, steps: int) -> int:
+    """`value` as a share of `ceiling`, in 0..`steps`; 0 for what is no figure."""
+    if not value > 0 or not ceiling > 0:
+        return 0
+    return steps if value >= ceiling else round(value / ceiling * steps)
+
+
 def spark(values: Sequence[float], ceiling: float, width: int) -> str:
     """The last `width` values against `ceiling`, padded on the left."""
     if width <= 0:
         return ""
-    top = len(SPARKS) - 1
-    scale = top / ceiling if ceiling > 0 else 0.0
-    drawn = "".join(SPARKS[max(0, min(top, round(value * scale)))] for value in tail(values, width))
+    drawn = "".join(SPARKS[level(value, ceiling, len(SPARKS) - 1)] for value in tail(values, width))
     return drawn.rjust(width)
 
 
 def bar(fraction: float, width: int) -> tuple[str, str]:
     """(filled, empty) parts of a meter, in half cells."""
-    halves = round(max(0.0, min(1.0, fraction)) * width * 2)
+    halves = level(fraction, 1.0, width * 2)
     filled = "━" * (halves // 2) + ("╸" if halves % 2 else "")
     return filled, "─" * (width - len(filled))
 
@@ -37,10 +42,8 @@ def area(values: Sequence[float], ceiling: float, width: int, height: int) -> li
     """A braille area graph, `height` rows of `width` cells (two samples a cell), newest at the right edge."""
     samples = tail(values, width * 2)
     samples = [0.0] * (width * 2 - len(samples)) + samples
-    scale = height * 4 / ceiling if ceiling > 0 else 0.0
-    dots = [max(0, min(height * 4, round(value * scale))) for value in samples]
     # The axis stays visible: a flat line says "nothing", an empty box says "no data".
-    dots = [max(1, dot) for dot in dots]
+    dots = [max(1, level(value, ceiling, height * 4)) for value in samples]
     rows: list[str] = []
     for row in range(height - 1, -1, -1):
         floor = row * 4

@@ -86,9 +86,11 @@ class ConsoleScreen(Screen[None]):
         small = width < LEAST_WIDTH or height < LEAST_HEIGHT
         self.set_class(small, "small")
         state = self.session.state
-        self.banner.display = state is not None and bool(state.banner())
+        if small and self.line_is_open:
+            self.close_line()
+        self.banner.display = not small and state is not None and bool(state.banner())
         alert = None if state is None else selectors.alert(state, self.session.now())
-        self.alert.display = alert is not None and height >= 18
+        self.alert.display = not small and alert is not None and height >= 18
         body = height - 2 - self.banner.display - self.alert.display
         if not small:
             self.arrange_body(width, body)
@@ -111,7 +113,7 @@ class ConsoleScreen(Screen[None]):
         event.stop()
         event.prevent_default()
         character = event.character if event.is_printable else None
-        if self.command_line.display:
+        if self.line_is_open:
             self.command_line.handle(event.key, character)
             return
         self.desk.press(character or event.key)
@@ -145,16 +147,20 @@ class ConsoleScreen(Screen[None]):
 
     # -- the command line -----------------------------------------------------------------------------------------
 
+    @property
+    def line_is_open(self) -> bool:
+        return self.has_class("line")
+
     def open_line(self, kind: LineKind, text: str = "") -> None:
+        if self.has_class("small"):
+            return
         self.command_line.open(kind, text)
-        self.command_line.display = True
-        self.footer.display = False
+        self.set_class(True, "line")
         self.command_line.focus(scroll_visible=False)
         self.command_line.paint()
 
     def close_line(self) -> None:
-        self.command_line.display = False
-        self.footer.display = True
+        self.set_class(False, "line")
         self.main_pane().focus(scroll_visible=False)
         self.paint()
 

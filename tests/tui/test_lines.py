@@ -1,0 +1,190 @@
+"""What is typed: filters, `:` commands, the editor, keys."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toka_console import colon, filters, keymap
+from toka_console.actions import ACTIONS, BY_FORM, SCREENS
+from toka_console.handlers import HANDLERS
+from toka_console.lineedit import LineEdit
+
+AGENTS = ["build-system", "build-tools", "docs"]
+
+
+# -- filters ------------------------------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_any_filter_is_parsed_or_refused(source: str) -> None:
+    try:
+        parsed = filters.parse(source, ("name", "state"))
+    except filters.FilterError as error:
+        assert "no filter key" in str(error)
+    else:
+        assert isinstance(parsed.matches({"name": "x", "text": source}), bool)
+
+
+@given(st.text(st.characters(categories=("L", "N")), min_size=1))
+def test_a_word_finds_itself(word: str) -> None:
+    assert filters.parse(word, ()).matches({"text": f"before {word} after"})
+    assert not filters.parse(f"!{word}", ()).matches({"text": f"before {word} after"})
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(filters.FilterError, match="did you mean state:"):
+        filters.parse("stat:running", ("state", "name"))
+
+
+def test_quotes_keep_spaces_and_colons() -> None:
+    assert filters.parse("'a b'", ()).matches({"text": "xx A B yy"})
+    assert filters.parse('"odd:text"', ()).matches({"text": "an odd:text"})
+    assert filters.parse('name:"a b"', ("name",)).matches({"name": "a b"})
+
+
+def test_times_and_paths_are_words_not_keys() -> None:
+    assert filters.parse("12:30", ()).matches({"text": "at 12:30"})
+
+
+# -- the `:` line -------------------------------------------------------------------------------------------------
+
+
+def test_a_command_with_its_agent() -> None:
+    parsed = colon.parse("kill docs", AGENTS)
+    assert (parsed.action.id, parsed.argument) == ("agent.kill", "docs")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("kil docs", "no command :kil; did you mean kill?"),
+        ("kill dosc", "no agent dosc; did you mean docs?"),
+        ("quit now", ":quit takes no argument"),
+        ("xyzzy", "no command :xyzzy; nothing was done"),
+        ("KILL docs", "no command :KILL"),
+        ("kill build", "no agent build"),
+    ],
+)
+def test_what_is_not_exact_is_refused_with_the_nearest(line: str, message: str) -> None:
+    with pytest.raises(colon.ColonError, match=message.replace("?", r"\?")):
+        colon.parse(line, AGENTS)
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "candidates"),
+    [
+        ("ki", "kill ", ["kill"]),
+        ("kill b", "kill build-", ["build-system", "build-tools"]),
+        ("kill d", "kill docs", ["docs"]),
+        ("kill z", "kill z", []),
+        ("resta", "restart ", ["restart"]),
+        ("quit x", "quit x", []),
+        ("zzz", "zzz", []),
+    ],
+)
+def test_completion_goes_as_far_as_it_is_certain(line: str, text: str, candidates: list[str]) -> None:
+    assert colon.complete(line, AGENTS) == (text, candidates)
+
+
+@given(st.text())
+def test_any_line_is_parsed_or_refused(line: str) -> None:
+    colon.complete(line, AGENTS)
+    try:
+        parsed = colon.parse(line, AGENTS)
+    except colon.ColonError:
+        return
+    assert line.strip().split(" ")[0] in BY_FORM
+    assert parsed.action in ACTIONS
+
+
+def test_completion_never_changes_what_was_typed() -> None:
+    for form in BY_FORM:
+        for length in range(1, len(form) + 1):
+            assert colon.complete(form[:length], AGENTS)[0].startswith(form[:length])
+
+
+# -- the editor ---------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from("left right home end backspace delete ctrl+u ctrl+k ctrl+w x é".split())))
+def test_the_cursor_stays_in_the_text(keys: list[str]) -> None:
+    edit = LineEdit()
+    edit.set("pause build")
+    for key in keys:
+        if len(key) == 1:
+            edit.insert(key)
+        else:
+            assert edit.key(key)
+        assert 0 <= edit.cursor <= len(edit.text)
+
+
+def test_editing() -> None:
+    edit = LineEdit()
+    edit.insert("kill a\x1bb")
+    assert edit.text == "kill ab", "controls are no text"
+    edit.key("ctrl+w")
+    assert edit.text == "kill "
+    edit.key("home")
+    edit.insert("x")
+    assert edit.text == "xkill "
+
+
+# -- the registry and its keys ------------------------------------------------------------------------------------
+
+
+def test_every_action_has_a_handler_a_help_line_and_a_form() -> None:
+    assert set(HANDLERS) == {action.id for action in ACTIONS}
+    for action in ACTIONS:
+        assert action.help
+        assert action.form
+    assert len(BY_FORM) == sum(1 + len(action.aliases) for action in ACTIONS), "no form means two things"
+
+
+def test_the_default_keys_have_no_conflict() -> None:
+    assert keymap.build()[1] == []
+
+
+def test_a_key_that_changes_state_means_nothing_else_anywhere() -> None:
+    table = keymap.build()[0].table
+    changing = {action.id for action in ACTIONS if action.changes_state}
+    for key in {key for (_, key), action in table.items() if action in changing}:
+        assert len({action for (_, other), action in table.items() if other == key}) == 1, key
+
+
+def test_destruction_is_a_capital_letter_and_no_chord_destroys() -> None:
+    for action in ACTIONS:
+        if action.dangerous:
+            assert all(len(key) == 1 and key.isupper() for key in action.keys)
+        if action.group == "Contain":
+            assert all(not key.isupper() for key in action.keys)
+
+
+def test_keys_can_be_changed_and_taken_away() -> None:
+    made, problems = keymap.build({"agent.toggle": ("P", "ctrl-p"), "view.palette": ()})
+    assert problems == []
+    assert made.action("fleet", "P").id == "agent.toggle"  # type: ignore[union-attr] # it is there
+    assert made.action("fleet", "ctrl+p").id == "agent.toggle"  # type: ignore[union-attr] # it is there
+    assert made.action("fleet", "p") is None
+
+
+@pytest.mark.parametrize(
+    ("custom", "message"),
+    [
+        ({"agent.kil": ("x",)}, "no action agent.kil; did you mean agent.kill?"),
+        ({"agent.kill": ("j",)}, "key j on screen fleet: both cursor.down and agent.kill"),
+    ],
+)
+def test_a_conflict_is_reported_and_the_defaults_stay(custom: dict[str, tuple[str, ...]], message: str) -> None:
+    made, problems = keymap.build(custom)
+    assert message in problems
+    assert made.action("fleet", "K").id == "agent.kill"  # type: ignore[union-attr] # it is there
+
+
+def test_every_screen_can_be_left_and_has_help() -> None:
+    made = keymap.build()[0]
+    for screen in SCREENS:
+        assert made.action(screen, "?") is not None
+        assert made.action(screen, "q") is not None
+        assert made.action(screen, "escape") is not None
