@@ -25,9 +25,9 @@ class ExitCode(IntEnum):
 
 
 MEANING = {
-    ExitCode.OK: "all good: every file, or every agent completed",
+    ExitCode.OK: "all good: every file, or every agent completed (verified or claimed)",
     ExitCode.FAILED: "some file is not good, or some agent failed, was killed or skipped",
-    ExitCode.USAGE: "wrong words on the command line; nothing was started",
+    ExitCode.USAGE: "wrong words on the command line, or a spec that is not good; nothing was started",
     ExitCode.ENVIRONMENT: "workspace, state folder, credential, git, disk …: the message says which",
     ExitCode.INTERRUPTED: "interrupted; what ran was stopped in order",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toka_runtime.cli.exit_codes import ExitCode
-from toka_runtime.cli.render import Style, clean, print_json
+from toka_runtime.cli.render import Style, clean, counted, print_json
 from toka_runtime.cli.validate import print_problems, with_rights
 from toka_runtime.policy.catalogue import load_catalogue
 from toka_runtime.policy.rules import compile_rights
@@ -151,10 +151,10 @@ def _wait(dependency: Dependency) -> str:
 def _print_text(plan: Plan) -> None:
     style = Style(sys.stdout)
     slots = f", at most {plan.max_agents} at once" if plan.max_agents else ""
-    print(style("bold", f"start order: {len(plan.agents)} agents in {len(plan.graph.levels)} levels{slots}"))
+    size = f"{counted(len(plan.agents), 'agent')} in {counted(len(plan.graph.levels), 'level')}"
+    print(style("bold", f"start order: {size}{slots}"))
     for number, agent in enumerate(plan.agents, 1):
-        tasks = f"{agent.tasks} task{'' if agent.tasks == 1 else 's'}"
-        print(f"{number:>3}  {style('bold', agent.name)}  {agent.spec.priority.value}, {tasks}")
+        print(f"{number:>3}  {style('bold', agent.name)}  {agent.spec.priority.value}, {counted(agent.tasks, 'task')}")
         for wait in agent.waits:
             print(f"     waits {clean(wait)}")
     for name, why in plan.left_out.items():

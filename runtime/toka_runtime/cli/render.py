@@ -43,6 +43,10 @@ def problem_line(problem: ProblemView, style: Style, colour: str) -> str:
     return f"{style('bold', where(problem))}  {style(colour, problem.code)}  {clean(problem.message)}{hint}"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def print_json(value: Any, stream: TextIO | None = None) -> None:
     """Indented JSON. Where the stream cannot take a character, all are written as JSON's own escapes."""
     out = stream if stream is not None else sys.stdout

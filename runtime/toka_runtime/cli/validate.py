@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from toka_runtime.cli.exit_codes import ExitCode
-from toka_runtime.cli.render import Style, clean, print_json, problem_line
+from toka_runtime.cli.render import Style, clean, counted, print_json, problem_line
 from toka_runtime.policy.catalogue import Catalogue, load_catalogue
 from toka_runtime.policy.rules import compile_rights
 from toka_runtime.protocol.events import ProblemView
@@ -93,14 +93,10 @@ def _summary(report: LoadReport, verbose: bool) -> str:
     repairs = sum(len(file.repairs) for file in report.files)
     parts = [f"{len(report.files) - bad} good", f"{bad} not good"]
     if warnings:
-        parts.append(_counted(warnings, "warning"))
+        parts.append(counted(warnings, "warning"))
     if repairs:
-        parts.append(_counted(repairs, "repair") + ("" if verbose else " (-v shows them)"))
+        parts.append(counted(repairs, "repair") + ("" if verbose else " (-v shows them)"))
     return ", ".join(parts)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _as_json(file: LoadedFile) -> dict[str, Any]:

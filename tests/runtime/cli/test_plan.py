@@ -119,7 +119,7 @@ def test_a_cycle_is_told_and_the_rest_is_planned(capsys: pytest.CaptureFixture[s
     code, out, err = plan(capsys, folder)
     assert code == 1
     assert "dependency cycle: a → b → a" in err
-    assert "start order: 1 agents" in out
+    assert "start order: 1 agent in 1 level" in out
 
 
 def test_slots_come_from_the_fleet_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
