@@ -119,7 +119,10 @@ def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
     if runs:
         rules += [PathAccess(str(path), READ | EXECUTE) for path, writable in confinement["mounts"] if not writable]
         rules += [PathAccess("/etc", READ), PathAccess("/proc", READ)]
-        rules += _folders(SCRATCH, READ | WRITE)
+        # A rule covers what is mounted below, too: with something given below /tmp there is only $TMPDIR.
+        given = [str(path) for path, _ in confinement["mounts"]]
+        free = [top for top in SCRATCH if not any(path.startswith(f"{top}/") for path in given)]
+        rules += _folders(free, READ | WRITE)
     landlock.restrict(rules, connect_port=access.get("port"))
 
 

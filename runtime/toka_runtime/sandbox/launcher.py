@@ -10,16 +10,19 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import toka_runtime
 from toka_runtime.aio import see_through
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import ProcessError, SandboxUnavailable
+from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.sandbox.process import ShimProcess
-from toka_runtime.sandbox.requests import ControlPeer, process_end
+from toka_runtime.sandbox.requests import ControlPeer, Refused, process_end
+from toka_runtime.sandbox.view import agent_user, confinement_of, give_to
 from toka_runtime.sandbox.zygote import COMMAND, TOOL_FUNCTION, WORKER_MAIN
 
 READY_S = 30.0
@@ -43,6 +46,7 @@ class ForkServer:
         worker_main: str = WORKER_MAIN,
         tool_function: str = TOOL_FUNCTION,
         import_paths: Sequence[str] = (),
+        confine: bool = False,
     ) -> None:
         """`on_stderr` gets what workers write to their error output. `worker_main` and `tool_function`
         (`module:function`, found in `import_paths`) replace what runs in the children."""
@@ -50,6 +54,7 @@ class ForkServer:
         self._clock = clock or SystemClock()
         self._worker_main, self._tool_function = worker_main, tool_function
         self._import_paths = tuple(import_paths)
+        self._confine = confine
         self._zygote: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
         self._agents: dict[ShimProcess, ZygoteProcess] = {}
@@ -69,7 +74,8 @@ class ForkServer:
         with ExitStack() as childrens_ends:
             process, descriptors = await self._prepare(plan, zygote, childrens_ends)
             try:
-                await process.start(zygote.fork_shim(plan, *descriptors))
+                confinement = await self._confinement(plan, process)
+                await process.start(zygote.fork_shim(plan, confinement, *descriptors))
             except BaseException:
                 # Only with these closed is the end of the other side the end of the file.
                 childrens_ends.close()
@@ -111,6 +117,18 @@ class ForkServer:
             ours.pop_all()
         self._agents[process] = zygote
         return process, (shim_end.fileno(), worker_end.fileno(), errors_end)
+
+    async def _confinement(self, plan: SandboxPlan, process: ShimProcess) -> dict[str, Any] | None:
+        """None where the agent is not to be confined. Raises SandboxUnavailable."""
+        if not self._confine or plan.mode is SandboxMode.NONE:
+            return None
+        process.user = user = agent_user(plan, {other.user for other in self._agents if other.user is not None})
+        try:
+            if user is not None and plan.own_folder:
+                await asyncio.to_thread(give_to, user, (plan.root, *plan.scratch))
+            return await asyncio.to_thread(confinement_of, plan, user)
+        except OSError as error:
+            raise SandboxUnavailable(f"the view of {plan.agent} cannot be made: {error}") from None
 
     async def aclose(self) -> None:
         """Raises ProcessError when a process is left, naming it. Safe to call twice."""
@@ -208,10 +226,19 @@ class ZygoteProcess:
             raise SandboxUnavailable(f"the fork server cannot work here: {message.get('error')}")
         return zygote
 
-    async def fork_shim(self, plan: SandboxPlan, *descriptors: int) -> int:
+    async def fork_shim(self, plan: SandboxPlan, confinement: dict[str, Any] | None, *descriptors: int) -> int:
         """The pid of a new shim. Raises ProcessError, saying so when the fork server has died."""
         try:
-            answer = await self._control.request("shim", timeout_s=FORK_S, descriptors=descriptors, agent=plan.agent)
+            answer = await self._control.request(
+                "shim", timeout_s=FORK_S, descriptors=descriptors, agent=plan.agent, confinement=confinement
+            )
+        except Refused as error:
+            if confinement is None:
+                raise
+            raise SandboxUnavailable(
+                f"{plan.agent} cannot be confined here and is not started: {error.message}",
+                hint="`sandbox: none` in its spec runs it unconfined, on your own responsibility",
+            ) from None
         except ProcessError as error:
             if not self._control.closed:
                 raise

@@ -26,6 +26,12 @@ class SandboxPlan(Model):
     mode: SandboxMode = SandboxMode.REQUIRED
     environment: dict[str, str] = Field(default_factory=dict)
     """Built from nothing: exactly what tool processes see."""
+    scratch: tuple[str, ...] = ()
+    """Further folders that it may write: its home and its temporary files."""
+    readable: tuple[str, ...] = ()
+    """What its programs need besides, e.g. the repository that its worktree belongs to."""
+    own_folder: bool = True
+    """The runtime made `root` for it. False: it is the operator's own folder, whose owner may not change."""
 
 
 class ToolRequest(Model):

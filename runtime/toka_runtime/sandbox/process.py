@@ -12,19 +12,21 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.clock import Clock
-from toka_runtime.errors import ProcessError, ProtocolError
+from toka_runtime.errors import ProcessError, ProtocolError, SandboxUnavailable
 from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
 from toka_runtime.sandbox.plan import OutputChunk, SandboxPlan, StopProof, ToolOutcome, ToolRequest, WorkerChannel
 from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, process_end
-from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, kill_subtree, proc_stat, stop_tree
+from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, kill_subtree, proc_stat, stop_tree
+from toka_runtime.sandbox.view import tool_access
 
 TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
@@ -63,6 +65,8 @@ class ShimProcess:
         self.plan = plan
         self.process = ProcessRef(pid=0, started_ticks=0)
         self.worker_pid = 0
+        self.user: int | None = None
+        """Its own user id, where the runtime may give it one (as root)."""
         self.protections: tuple[str, ...] = ()
         self.channel: WorkerChannel = channel
         self._frames = channel
@@ -100,6 +104,8 @@ class ShimProcess:
             born = await answering
         except (OSError, ProcessLookupError) as error:
             raise ProcessError(f"the shim of {self.plan.agent} ended at once: {error}{self._stderr_text()}") from None
+        except SandboxUnavailable:
+            raise
         except ProcessError as error:
             message = f"{self.plan.agent} could not be started: {error.message}{self._stderr_text()}"
             raise ProcessError(message, hint=error.hint) from None
@@ -107,7 +113,7 @@ class ShimProcess:
             await cancel_and_wait(answering)
         if born["started_ticks"] != self.process.started_ticks:
             raise ProcessError(f"process {number} is not the shim of {self.plan.agent}")
-        self.worker_pid = int(born["worker"])
+        self.worker_pid = _outer_pid(number, int(born["worker"]))
         self.protections = tuple(born["protections"])
 
     # -- tools ----------------------------------------------------------------------------------------------------
@@ -151,7 +157,9 @@ class ShimProcess:
     async def _converse(self, channel: FrameChannel, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
         environment = {**self.plan.environment, **request.environment}
         try:
-            await channel.send({"t": "request", **request.model_dump(mode="json"), "environment": environment})
+            access = tool_access(request.tool, self.plan.rights, self.plan.root, self.plan.scratch)
+            frame = {**request.model_dump(mode="json"), "environment": environment, "access": access}
+            await channel.send({"t": "request", **frame})
         except ProcessError:
             return ToolOutcome(ok=False, content="", code=_NO_RESULT)
         while (frame := await channel.receive()) is not None:
@@ -449,6 +457,19 @@ def _proof_of(swept: Swept, began: float) -> StopProof:
         duration_ms=(time.monotonic() - began) * 1000,
         survivors=swept.survivors,
     )
+
+
+def _outer_pid(shim: int, inner: int) -> int:
+    """The number that a child of the shim has here, for the one that it has in the shim's PID namespace."""
+    for pid in children(shim):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [str(pid)])
+        if int(numbers[-1]) == inner:
+            return pid
+    return inner
 
 
 def _started_ticks(pid: int) -> int:

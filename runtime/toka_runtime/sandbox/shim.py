@@ -21,6 +21,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from toka_runtime.sandbox import kernel
+from toka_runtime.sandbox.confine import PROTECTIONS as CONFINED
+from toka_runtime.sandbox.confine import Confinement, restrict_worker
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import SPARE, keep_only
 from toka_runtime.sandbox.tool_child import ToolFunction, serve_call
@@ -47,8 +49,11 @@ CONTROL, WORKER_SOCKET = 3, 4
 
 
 class Shim:
-    def __init__(self, agent: str, worker_main: WorkerMain, tool_function: ToolFunction) -> None:
+    def __init__(
+        self, agent: str, worker_main: WorkerMain, tool_function: ToolFunction, confinement: Confinement | None = None
+    ) -> None:
         self._agent = agent
+        self._confinement = confinement
         self._worker_main = worker_main
         self._tool_function = tool_function
         self._control = ControlSocket(CONTROL)
@@ -117,7 +122,8 @@ class Shim:
             os.close(WORKER_SOCKET)
         stat = proc_stat(os.getpid())
         assert stat is not None  # noqa: S101  # it is this very process
-        return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": PROTECTIONS}
+        walls = [] if self._confinement is None else CONFINED
+        return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": [*walls, *PROTECTIONS]}
 
     def _tool(self, call: int, descriptors: list[int]) -> Message:
         if self._worker is None or self._ending or len(descriptors) != 1:
@@ -192,7 +198,7 @@ class Shim:
             kernel.set_title(f"toka:{self._agent} tool")
 
         def body() -> int:
-            return serve_call(socket.socket(fileno=3), self._agent, self._tool_function)
+            return serve_call(socket.socket(fileno=3), self._agent, self._tool_function, self._confinement)
 
         pid = _fork(prepare, body)
         self._tools[pid] = call
@@ -203,6 +209,8 @@ class Shim:
             os.fchdir(folder)
             keep_only(WORKER_SOCKET, errors_to=2, spare=report)
             kernel.set_title(f"toka:{self._agent} worker")
+            if self._confinement is not None:
+                restrict_worker(self._confinement)
 
         return _fork(prepare, lambda: self._worker_main(3))
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from toka_runtime.sandbox import kernel
+from toka_runtime.sandbox.confine import Confinement, restrict_tool
 from toka_runtime.sandbox.tree import kill_children
 from toka_runtime.worker.frames import FrameSocket
 
@@ -22,12 +23,16 @@ ToolFunction = Callable[[dict[str, Any], Callable[[str, bytes], None]], dict[str
 _CHUNK_BYTES = 48 * 1024
 
 
-def serve_call(sock: socket.socket, agent: str, function: ToolFunction) -> int:
-    """Exit code of the child: 0 when it has delivered a result, even one that says that the tool failed."""
+def serve_call(sock: socket.socket, agent: str, function: ToolFunction, confinement: Confinement | None = None) -> int:
+    """Exit code of the child: 0 when it has delivered a result, even one that says that the tool failed. A confined one
+    takes on the rights of this call before anything else; when it can't, it ends without a result."""
     frames = FrameSocket(sock)
     request = frames.read()
     if request is None:
         return 0
+    access = request.pop("access", None)
+    if confinement is not None:
+        restrict_tool(confinement, access or {"read": [], "write": [], "execute": False})
 
     def emit(stream: str, data: bytes) -> None:
         for start in range(0, len(data), _CHUNK_BYTES):

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+import zlib
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import toka_runtime
+from toka_runtime.errors import SandboxUnavailable
 from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.model import Model
+from toka_runtime.sandbox.plan import SandboxPlan
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ld.so.cache")
 """Programs and libraries. Links among them stay links."""
@@ -152,3 +156,69 @@ def _fixed_part(rule: PathRule, root: str) -> str:
         # A file by name: it is written by way of its folder.
         parts.pop()
     return os.path.normpath("/".join([root, *parts]))
+
+
+# -- for the launcher -------------------------------------------------------------------------------------------------
+
+FIRST_USER, LAST_USER = 61184, 65519
+"""The range that systemd too gives to users that exist only while something runs."""
+DEFAULT_PROCESSES = 512
+DEFAULT_FILE_BYTES = 4 << 30
+_WRITERS = frozenset({"write_file", "edit_file"})
+
+
+def agent_user(plan: SandboxPlan, taken: Collection[int]) -> int | None:
+    """A user id of its own for the agent when the runtime is root: root's processes escape too much, even without
+    capabilities. None for an ordinary user, who cannot give one. Raises SandboxUnavailable."""
+    if os.getuid() != 0:
+        return None
+    if not plan.own_folder:
+        owner = Path(plan.root).stat().st_uid
+        if owner != 0:
+            return owner
+        raise SandboxUnavailable(
+            f"{plan.agent} would work as root in {plan.root}, which belongs to root",
+            hint="run the runtime as an ordinary user, or without --in-place",
+        )
+    start = zlib.crc32(plan.agent.encode()) % (LAST_USER - FIRST_USER)
+    span = range(FIRST_USER, LAST_USER + 1)
+    return next(user for user in (*span[start:], *span[:start]) if user not in taken)
+
+
+def give_to(user: int, folders: Iterable[str]) -> None:
+    """Make these folders, and all in them, the agent's. Links are changed themselves, never followed. Blocking."""
+    for folder in folders:
+        os.chown(folder, user, user, follow_symlinks=False)
+        for top, names, files, descriptor in os.fwalk(folder, follow_symlinks=False):
+            del top
+            for name in (*names, *files):
+                os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
+
+
+def confinement_of(plan: SandboxPlan, user: int | None) -> dict[str, Any]:
+    """What `confine.py` builds the walls from."""
+    view = agent_view(plan.rights, plan.root, plan.scratch, plan.readable, plan.environment.get("PATH", os.defpath))
+    return {
+        "user": os.getuid() != 0,
+        "uid": user,
+        "gid": user,
+        "mounts": [[mount.path, mount.writable] for mount in view.mounts],
+        "links": [list(link) for link in view.links],
+        "files": [list(file) for file in view.files],
+        "interpreter": _interpreter(),
+        "data_bytes": plan.limits.memory_bytes,
+        "processes": plan.limits.processes or DEFAULT_PROCESSES,
+        "file_bytes": plan.limits.disk_bytes or DEFAULT_FILE_BYTES,
+    }
+
+
+def tool_access(tool: str, rights: Rights, root: str, scratch: Iterable[str]) -> dict[str, Any]:
+    """The kernel's rules for one call, from the same rights that policy decides by: `confine.restrict_tool`."""
+    runs = tool == "run_command"
+    writes = runs or tool in _WRITERS
+    return {
+        "read": list(read_folders(rights, root)),
+        "write": [*(write_folders(rights, root) if writes else ()), *(scratch if runs else ())],
+        "execute": runs,
+        "port": None,
+    }

@@ -3,8 +3,8 @@
 `ForkServer` (launcher.py) runs `COMMAND` in it. Standard library and `toka_runtime.worker` only. It adopts what a dead
 shim leaves behind and kills it; at end of file on its control socket it kills everything and ends.
 
-Control messages in: shim {id, agent} with three descriptors (control socket, worker socket, error output); out: ready
-or failed, answer {id, ok, pid}, gone {pid, status, killed, survivors}.
+Control messages in: shim {id, agent, confinement} with three descriptors (control socket, worker socket, error output);
+out: ready or failed, answer {id, ok, pid}, gone {pid, status, killed, survivors}.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from toka_runtime.sandbox import kernel
+from toka_runtime.sandbox.confine import Confinement, filter_calls, fork_first
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import keep_only
 from toka_runtime.sandbox.shim import Shim, harden, leave
@@ -53,10 +54,7 @@ class Zygote:
         try:
             if message.get("t") != "shim" or len(descriptors) != 3:
                 raise ValueError(f"unknown request {message.get('t')!r} with {len(descriptors)} descriptors")
-            agent = str(message["agent"])
-            pid = os.fork()
-            if pid == 0:
-                self._become_shim(agent, descriptors)
+            pid = self._fork(str(message["agent"]), descriptors, message.get("confinement"))
             self._shims.add(pid)
             answer = {"ok": True, "pid": pid}
         except (OSError, ValueError, KeyError) as error:
@@ -66,17 +64,30 @@ class Zygote:
         self._control.send({"t": "answer", "id": message.get("id"), **answer})
         return True
 
-    def _become_shim(self, agent: str, descriptors: list[int]) -> NoReturn:
+    def _fork(self, agent: str, descriptors: list[int], confinement: Confinement | None) -> int:
+        def body() -> NoReturn:
+            self._become_shim(agent, descriptors, confinement)
+
+        if confinement is not None:
+            return fork_first(confinement, body)
+        pid = os.fork()
+        if pid == 0:
+            body()
+        return pid
+
+    def _become_shim(self, agent: str, descriptors: list[int], confinement: Confinement | None) -> NoReturn:
         code = 1
         try:
             reset_signals()
             control, worker, errors = descriptors
             keep_only(control, worker, errors_to=errors)
             harden()
+            if confinement is not None:
+                filter_calls()
             kernel.set_title(f"toka:{agent}")
             # What the fork server had is frozen: collecting costs the children only what is their own.
             gc.enable()
-            Shim(agent, self._worker_main, self._tool_function).run()
+            Shim(agent, self._worker_main, self._tool_function, confinement).run()
             code = 0
         finally:
             leave(code)

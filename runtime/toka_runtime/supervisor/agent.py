@@ -238,6 +238,9 @@ class Agent:
             limits=self.spec.security.limits,
             mode=self.spec.security.sandbox,
             environment=workspace.environment,
+            scratch=(str(workspace.scratch),),
+            readable=tuple(str(path) for path in workspace.git_paths),
+            own_folder=workspace.mode != "in-place",
         )
         process = await self._services.launcher.launch(plan)
         self.process = process

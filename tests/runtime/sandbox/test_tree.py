@@ -214,10 +214,7 @@ def test_any_name_is_parsed(name: str) -> None:
 
 def test_more_children_than_one_page_of_the_kernel_holds() -> None:
     script = (
-        "import os, signal\n"
-        "for n in range(900): os.fork() or signal.pause()\n"
-        "print('up', flush=True)\n"
-        "signal.pause()\n"
+        "import os, signal\nfor n in range(900): os.fork() or signal.pause()\nprint('up', flush=True)\nsignal.pause()\n"
     )
     process = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE)
     assert process.stdout is not None
