@@ -109,6 +109,7 @@ async def test_the_power_went_while_git_made_the_worktree(repository: Path, stat
 
 async def test_a_lock_that_stays(repository: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linked, "_LOCK_PAUSE_S", 0.001)
+    monkeypatch.setattr(linked, "_LOCK_TRIES", 2)
     (repository / ".git/refs/heads/topic.lock").write_text("")
     with pytest.raises(WorkspaceError, match=r"topic\.lock") as caught:
         await prepared(repository, state)
