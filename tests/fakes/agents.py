@@ -82,7 +82,7 @@ class Watched:
     async def all_gone(self, timeout_s: float = 20.0) -> None:
         """Wait until every one has ended."""
         ends = [process_end(descriptor) for descriptor in self._descriptors.values()]
-        _, running = await asyncio.wait(ends, timeout=timeout_s)
+        _, running = await asyncio.wait(ends, timeout=timeout_s) if ends else ((), ())
         for end in running:
             end.cancel()
         for descriptor in self._descriptors.values():
