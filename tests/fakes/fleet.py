@@ -160,8 +160,8 @@ async def work(client: FakeRuntimeClient, clock: FakeClock) -> None:
     for number, (name, _, _) in enumerate(NAMES[:7]):
         start(client, name, number)
         await clock.advance(40)
-    client.emit(ev.AgentBlocked(blockers=("waits for security-extension (completed)", "waits for a slot")), NAMES[7][0])
-    client.emit(ev.AgentBlocked(blockers=("waits for kernel-events-enhancement (completed)",)), NAMES[8][0])
+    client.emit(ev.AgentBlocked(blockers=("security-extension to be completed", "a free slot")), NAMES[7][0])
+    client.emit(ev.AgentBlocked(blockers=("kernel-events-enhancement to be completed",)), NAMES[8][0])
     await clock.advance(600)
     client.emit(ev.ModelCallStarted(call=CallId("m1"), task=0, turn=1, provider="rehearsal", model="none"), first)
     say(client, first, "[rehearsal: no model] I begin with the manifests.\n\n## Plan\n")
@@ -170,8 +170,8 @@ async def work(client: FakeRuntimeClient, clock: FakeClock) -> None:
         first,
         "1. list every Cargo.toml\n2. compare the versions that they ask for\n3. write down what differs\n",
     )
-    tool(client, first, "c1", "list_files", "crates/**/Cargo.toml", summary="crates/kernel/Cargo.toml\ncrates/store/Cargo.toml",
-         pattern="crates/**/Cargo.toml", limit=200)  # fmt: skip
+    tool(client, first, "c1", "list_files", "crates/**/Cargo.toml", 
+         summary="crates/kernel/Cargo.toml\ncrates/store/Cargo.toml", pattern="crates/**/Cargo.toml", limit=200)  # fmt: skip
     client.emit(
         ev.ModelCallEnded(
             call=CallId("m1"), task=0, turn=1, provider="rehearsal", model="none", outcome="ok", duration_s=3.2,
@@ -195,12 +195,13 @@ async def work(client: FakeRuntimeClient, clock: FakeClock) -> None:
     change(client, NAMES[2][0], AgentState.FAILED, StopReason.TIMEOUT, "ran for 30m, limit 30m")
     change(client, NAMES[3][0], AgentState.STOPPING, StopReason.OPERATOR)
     change(client, NAMES[3][0], AgentState.KILLED, StopReason.OPERATOR)
-    for index in range(3):
-        client.emit(ev.TaskStateChanged(task=index, total=3, after=TaskState.DONE,
-                                        verdict=(Verdict.VERIFIED, Verdict.CLAIMED, Verdict.VERIFIED)[index]), NAMES[5][0])  # fmt: skip
+    for index, verdict in enumerate((Verdict.VERIFIED, Verdict.CLAIMED, Verdict.VERIFIED)):
+        client.emit(ev.TaskStateChanged(task=index, total=3, after=TaskState.DONE, verdict=verdict), NAMES[5][0])
     change(client, NAMES[5][0], AgentState.COMPLETED)
     net = cap.Denial(
-        operation=cap.Operation(kind=cap.OperationKind.CONNECT, target="crates.io:443", tool="run_command", call=CallId("s1")),
+        operation=cap.Operation(
+            kind=cap.OperationKind.CONNECT, target="crates.io:443", tool="run_command", call=CallId("s1")
+        ),
         capability="network-access", layer=cap.Layer.PROXY, rule="network-access: none declared",
         reason="no declared capability allows crates.io:443",
     )  # fmt: skip

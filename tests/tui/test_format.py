@@ -125,12 +125,12 @@ def test_back_goes_where_one_came_from() -> None:
     history.visit(Place("agent"))
     history.visit(Place("output"))
     assert history.up() == Place("agent")
-    assert history.step(-1) == Place("agent")
-    assert history.step(-1) == Place("fleet")
+    assert history.up() == Place("fleet")
     assert history.step(-1) is None
     assert history.step(1) == Place("agent")
     history.visit(Place("denials"))
     assert history.step(1) is None, "what lay ahead is forgotten"
+    assert history.up() == Place("agent"), "opened from there"
 
 
 # -- settings -----------------------------------------------------------------------------------------------------

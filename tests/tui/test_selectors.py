@@ -71,7 +71,7 @@ def test_what_survived_a_kill_is_worse_than_all_else(state: ConsoleState, client
         ("reason:timeout", {"kernel-events-enhancement"}),
         ("priority:critical", {"build-system-stabilization"}),
         ("cap:cargo state:running !security", {"build-system-stabilization", "performance-observability"}),
-        ("-f bsst", {"build-system-stabilization"}),
+        ("-f bldsys", {"build-system-stabilization"}),
         ("pid:5004", {"security-extension"}),
         ("nothing-like-this", set()),
     ],

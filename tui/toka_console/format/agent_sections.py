@@ -16,7 +16,7 @@ from toka_runtime.protocol.states import LIVE, TaskState, Verdict
 if TYPE_CHECKING:
     from toka_console.session import Session
     from toka_console.state import AgentEntry
-    from toka_runtime.protocol.snapshot import AgentView, TaskView
+    from toka_runtime.protocol.snapshot import TaskView
 
 _LABEL = 10
 
@@ -67,20 +67,19 @@ def identity(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
     lines += fact("branch", branch + commits, session, width)
     if view.denials:
         lines += fact("denied", f"{units.plural(view.denials, 'denial')} (5 lists them)", session, width, palette.bad)
-    lines += _protections(view, session, width)
     return lines
 
 
-def _protections(view: AgentView, session: Session, width: int) -> list[Strip]:
-    palette = session.palette
-    if view.protections:
-        lines: list[Strip] = []
-        for number, text in enumerate(view.protections):
-            lines += fact("protected" if number == 0 else "", text, session, width, palette.good)
-        return lines
-    if view.state in LIVE:
-        return fact("protected", "by nothing but its user's rights", session, width, palette.warn)
-    return []
+def protections(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
+    """What confines it now."""
+    view, palette = entry.view, session.palette
+    if not view.protections and view.state not in LIVE:
+        return []
+    texts = view.protections or ("nothing but its user's rights",)
+    style = palette.good if view.protections else palette.warn
+    rows = [piece for text in texts for piece in wrap(text, width - 2)]
+    lines = [Row(width, palette.base).gap().add(row, style).strip() for row in rows]
+    return [heading("PROTECTIONS", session, width), *lines]
 
 
 def gauges(entry: AgentEntry, session: Session, width: int) -> list[Strip]:

@@ -52,6 +52,11 @@ class FleetTable(TablePane[RowKey]):
             return f"no agent matches /{self.session.fleet_filter.source}\nesc clears the filter"
         return "no agent is loaded\nstart the console with files or folders of agent specs: toka-console PATH…"
 
+    def prefers_top(self) -> bool:
+        state, row = self.session.state, self.cursor
+        entry = None if state is None or row is None or row.agent is None else state.agents.get(row.agent)
+        return entry is not None and selectors.rank(entry.view) >= selectors.WAITING
+
     def visible_columns(self) -> Sequence[Column]:
         columns = COLUMNS if self.size.width >= 80 else _NARROW
         state = self.session.state

@@ -36,6 +36,8 @@ class TablePane(Pane, Generic[K], can_focus=True):
         super().__init__(session, id=id, frame=frame)
         self.cursor: K | None = None
         self.top = 0
+        self.touched = False
+        """The operator has put the cursor somewhere."""
         self.order: Sequence[K] = ()
         self._index = 0
         self._cache: dict[K, tuple[Hashable, Strip, Strip]] = {}
@@ -58,6 +60,10 @@ class TablePane(Pane, Generic[K], can_focus=True):
     def visible_columns(self) -> Sequence[Column]:
         return self.columns
 
+    def prefers_top(self) -> bool:
+        """Whether a cursor that nobody has moved yet goes to a new first row."""
+        return False
+
     def empty(self) -> str:
         """What is said when there is no row."""
         return "nothing here"
@@ -77,6 +83,8 @@ class TablePane(Pane, Generic[K], can_focus=True):
             if len(self._cache) > 4 * len(order) + 200:
                 self._cache.clear()
         self._index = max(0, min(self._index, len(order) - 1))
+        if not self.touched and order and self.cursor != order[0] and self.prefers_top():
+            self.cursor, self._index = order[0], 0
         if self.cursor is None and order:
             self.cursor = order[self._index]
         height = max(1, self.inner_height - 1)
@@ -102,6 +110,7 @@ class TablePane(Pane, Generic[K], can_focus=True):
         self._place(self._index + step)
 
     def _place(self, index: int) -> None:
+        self.touched = True
         if self.order:
             self._index = max(0, min(index, len(self.order) - 1))
             self.cursor = self.order[self._index]

@@ -83,4 +83,4 @@ class AgentScreen(ConsoleScreen):
             for title, section in (("TASKS", sections.tasks), ("LAST ACTIONS", sections.actions)):
                 lines.append(sections.heading(title, session, width))
                 lines += section(entry, session, width)
-        return [*lines, *sections.rights(entry, session, width)]
+        return [*lines, *sections.protections(entry, session, width), *sections.rights(entry, session, width)]

@@ -29,6 +29,7 @@ class CallScreen(ConsoleScreen):
         self.page = DocPane(session, "Denied call", self._page, id="call-page")
         self.tool_call: Tool | None = None
         self.looking = False
+        self._looked_up: DenialEntry | None = None
 
     def body(self) -> Iterable[Pane | Container]:
         yield self.page
@@ -40,7 +41,14 @@ class CallScreen(ConsoleScreen):
         entry = self.session.call
         return [] if entry is None else denial_page.page(entry, self.tool_call, self.looking, self.session, width)
 
-    def look_up(self, denial: DenialEntry, bridge: Bridge) -> None:
+    def paint(self) -> None:
+        denial, bridge = self.session.call, self.desk.bridge
+        if denial is not None and bridge is not None and denial is not self._looked_up:
+            self._looked_up = denial
+            self._look_up(denial, bridge)
+        super().paint()
+
+    def _look_up(self, denial: DenialEntry, bridge: Bridge) -> None:
         """Find the call: in the agent's window, else in the log."""
         self.page.top = 0
         call = denial.denial.operation.call
@@ -50,7 +58,6 @@ class CallScreen(ConsoleScreen):
         self.looking = self.tool_call is None and bool(call)
         if self.looking:
             bridge.spawn(self._read_log(denial, bridge), name="log")
-        self.paint()
 
     async def _read_log(self, denial: DenialEntry, bridge: Bridge) -> None:
         from toka_console import record

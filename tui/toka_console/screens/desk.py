@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from toka_console.actions import Context
 from toka_console.keymap import Keymap
 from toka_console.panes.command_line import LineKind
 
+if TYPE_CHECKING:
+    from toka_console.bridge import Bridge
+
 
 class Desk(Protocol):
     @property
     def keymap(self) -> Keymap: ...
+
+    @property
+    def bridge(self) -> Bridge | None:
+        """None until the runtime is open."""
+        ...
 
     def context(self) -> Context:
         """What actions are judged by now."""
