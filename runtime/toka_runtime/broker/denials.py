@@ -1,4 +1,4 @@
-"""Telling denials: the first at once, the same again as a count. Never dropped."""
+"""Telling denials: the first at once, the same again as a count. Never dropped, also when several tell at once."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class DenialLog:
         folded = self._kinds.get(key)
         if folded is None:
             await self._make_room()
+            folded = self._kinds.get(key)
+        if folded is None:
             folded = self._kinds[key] = _Folded(denial, task, self._clock.monotonic())
             folded.waiting = 1
             await self._tell(folded)
@@ -95,7 +97,14 @@ class DenialLog:
                     return
 
     async def _make_room(self) -> None:
-        if len(self._kinds) >= _MAX_KINDS:
-            oldest = min(self._kinds, key=lambda key: self._kinds[key].told_at)
-            await self._tell(self._kinds[oldest])
-            del self._kinds[oldest]
+        while len(self._kinds) >= _MAX_KINDS:
+            key = min(self._kinds, key=lambda key: self._kinds[key].told_at)
+            # Taken out first: others tell while this waits, and would count on what is about to go.
+            oldest = self._kinds.pop(key)
+            try:
+                await self._tell(oldest)
+            except StoreError:
+                self._kinds.setdefault(key, oldest)
+                if self._kinds[key] is not oldest:
+                    self._kinds[key].waiting += oldest.waiting
+                raise

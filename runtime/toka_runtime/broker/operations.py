@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +16,7 @@ from toka_runtime.broker.validation import InvalidArguments, check_arguments
 from toka_runtime.protocol.capability import Operation, OperationKind, Rights
 
 _MAX_FOLDERS = 8
+_MAX_ARGUMENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,22 @@ def _of_line(line: CommandLine, root: str) -> tuple[Operation, ...]:
             folders = _entered(command, root, folders, add)
             continue
         add(OperationKind.EXECUTE, command.shell, command.argv)
-        for kind, target in path_uses(command, root, folders) or ():
+        uses = path_uses(command, root, folders)
+        for kind, target in _leaving(command, root, folders) if uses is None else uses:
             add(kind, target)
     return tuple(found.values())
+
+
+def _leaving(command: SimpleCommand, root: str, folders: list[str]) -> Iterator[tuple[OperationKind, str]]:
+    """Arguments that look like paths in the folder and are links out of it. What an argument means to a program is not
+    known, so this is no wall; it keeps a link that lies in the repository from being the easiest way around one."""
+    for word in command.words[1:_MAX_ARGUMENTS]:
+        if word.wild or word.text.startswith(("-", "/")) or ".." in word.text or not 0 < len(word.text) < 1000:
+            continue
+        for folder in folders:
+            target = resolve(root, word.text, folder).target
+            if posixpath.isabs(target):
+                yield OperationKind.READ, target
 
 
 def _entered(

@@ -160,5 +160,5 @@ def _deny(operation: Operation, rule: str, reason: str, *, remedies: Remedies = 
 
 
 def _list(values: Iterable[str]) -> str:
-    texts = list(values)
+    texts = list(dict.fromkeys(values))
     return ", ".join(texts[:6]) + (f" and {len(texts) - 6} more" if len(texts) > 6 else "") or "nothing"

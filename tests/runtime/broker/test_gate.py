@@ -136,6 +136,7 @@ async def test_a_denied_call_is_not_carried_out(root: Path) -> None:
         ("list_files", {"path": ".."}),
         ("search_text", {"path": "/", "pattern": "x"}),
         ("run_command", {"command": "cat ../secret"}),
+        ("run_command", {"command": "cat link"}),
         ("run_command", {"command": "git status; git push"}),
         ("run_command", {"command": "git status > /tmp/x"}),
         ("run_command", {"command": "echo $(cat ../secret)"}),

@@ -110,6 +110,17 @@ class TestCommands:
         assert f"fs.list {root.parent}" in told(root, "run_command", command="cd .. && cat secret")
         assert f"fs.list {root.parent}" in told(root, "run_command", command="cd out")
 
+    def test_a_link_out_is_told(self, root: Path) -> None:
+        found = told(
+            root, "run_command", command="cat up docs/a.md in/a.md /etc/hosts 'no such' && cd docs && wc ../up x"
+        )
+        assert found == [
+            "process.execute cat up docs/a.md in/a.md /etc/hosts 'no such'",
+            "fs.read /etc/passwd",
+            "fs.list docs",
+            "process.execute wc ../up x",
+        ]
+
     def test_cd_is_physical(self, root: Path) -> None:
         prepared = prepare("run_command", {"command": "cd in && cd .. && echo x > y"}, str(root))
         assert prepared.arguments["command"] == "cd -P -- in && cd -P -- .. && echo x > y"
