@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import os
 import signal
 import socket
@@ -15,8 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProcessError, ProtocolError, SandboxUnavailable
@@ -25,8 +21,8 @@ from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
 from toka_runtime.sandbox.plan import OutputChunk, SandboxPlan, StopProof, ToolOutcome, ToolRequest, WorkerChannel
 from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, process_end
+from toka_runtime.sandbox.tool_call import ToolCall
 from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, kill_subtree, proc_stat, stop_tree
-from toka_runtime.sandbox.view import tool_access
 
 TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
@@ -40,7 +36,6 @@ KILL_ANSWER_S = KILL_S + 1.0
 STDERR_TAIL_BYTES = 4096
 STDERR_PAUSE_S = 0.05
 PIPE_BYTES = 65536
-OUTPUT_TAIL_BYTES = 2000
 KILLED = -int(signal.SIGKILL)
 
 Gone = Callable[[], Awaitable[tuple[int, ...] | None]]
@@ -120,63 +115,35 @@ class ShimProcess:
 
     async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
         """See ToolRunner. The time that the agent is paused does not count against the timeout."""
-        call = next(self._calls)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ProcessError(f"the tool {request.tool} could not be started: {error.strerror}") from None
+        number = next(self._calls)
         ended: asyncio.Future[int] = self._loop.create_future()
-        self._tools[call] = ended
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        tail = bytearray()
-
-        def output(stream: Any, data: bytes) -> None:
-            tail.extend(data)
-            del tail[:-OUTPUT_TAIL_BYTES]
-            on_output(stream, data)
-
+        self._tools[number] = ended
+        call = ToolCall(self.plan, request, on_output)
         channel: FrameChannel | None = None
         try:
-            channel = await FrameChannel.open(ours, f"the tool {request.tool}")
             with theirs:
-                await self._control.request("tool", timeout_s=ANSWER_S, descriptors=[theirs.fileno()], call=call)
-            outcome = await self._within(request.timeout_s + TOOL_GRACE_S, self._converse(channel, request, output))
-            if outcome is None:
-                await self._end_tool(call)
-                return _failed("tool.timeout", f"The tool was ended after {request.timeout_s:g} s.", bytes(tail))
-            if outcome.code == _NO_RESULT:
-                code = await self._tool_exit(call)
-                return _failed("tool.crashed", f"The tool ended without a result ({_status(code)}).", bytes(tail), code)
-            return outcome
+                channel = await FrameChannel.open(ours, f"the tool {request.tool}")
+                await self._control.request("tool", timeout_s=ANSWER_S, descriptors=[theirs.fileno()], call=number)
+            working, ticking = spawn(call.converse(channel)), spawn(self._elapse(request.timeout_s + TOOL_GRACE_S))
+            try:
+                await asyncio.wait({working, ticking}, return_when=asyncio.FIRST_COMPLETED)
+                if not working.done():
+                    return call.timed_out()
+            finally:
+                await cancel_and_wait(ticking)
+                await cancel_and_wait(working)
+            return working.result() or call.without_result(await self._tool_exit(number))
         except ProtocolError as error:
-            return _failed("tool.crashed", f"The tool was ended: {error.message}.", bytes(tail))
+            return call.broken(error)
         finally:
-            theirs.close()
-            if channel is not None:
-                channel.close()
+            ours.close() if channel is None else channel.close()
             if not ended.done():
-                await _finish(self._end_tool(call))
-            self._tools.pop(call, None)
-
-    async def _converse(self, channel: FrameChannel, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
-        environment = {**self.plan.environment, **request.environment}
-        try:
-            access = tool_access(request.tool, self.plan.rights, self.plan.root, self.plan.scratch)
-            frame = {**request.model_dump(mode="json"), "environment": environment, "access": access}
-            await channel.send({"t": "request", **frame})
-        except ProcessError:
-            return ToolOutcome(ok=False, content="", code=_NO_RESULT)
-        while (frame := await channel.receive()) is not None:
-            match frame:
-                case {"t": "out", "stream": ("stdout" | "stderr") as stream, "data": str(data)}:
-                    try:
-                        on_output(stream, base64.b64decode(data, validate=True))
-                    except binascii.Error as error:
-                        raise ProtocolError(f"{request.tool} sent unreadable output: {error}") from None
-                case {"t": "result", "outcome": outcome}:
-                    try:
-                        return _capped(ToolOutcome.model_validate(outcome), request.output_cap_bytes)
-                    except ValidationError as error:
-                        raise ProtocolError(f"{request.tool} sent an unreadable result: {error}") from None
-                case _:
-                    raise ProtocolError(f"{request.tool} sent an unknown frame {frame.get('t')!r}")
-        return ToolOutcome(ok=False, content="", code=_NO_RESULT)
+                await _finish(self._end_tool(number))
+            self._tools.pop(number, None)
 
     async def _tool_exit(self, call: int) -> int:
         """The exit code of a tool that has closed its socket."""
@@ -201,16 +168,6 @@ class ShimProcess:
             # Cancelled before the shim was asked for it.
             return
         await asyncio.wait([ended], timeout=ANSWER_S)
-
-    async def _within(self, seconds: float, work: Any) -> Any:
-        """The result of `work`, or None when `seconds` of unpaused time are over first."""
-        working, ticking = spawn(work), spawn(self._elapse(seconds))
-        try:
-            await asyncio.wait({working, ticking}, return_when=asyncio.FIRST_COMPLETED)
-            return working.result() if working.done() else None
-        finally:
-            await cancel_and_wait(ticking)
-            await cancel_and_wait(working)
 
     async def _elapse(self, seconds: float) -> None:
         began = self._unpaused()
@@ -409,33 +366,6 @@ async def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
-
-
-_NO_RESULT = "internal.no_result"
-
-
-def _capped(outcome: ToolOutcome, cap_bytes: int) -> ToolOutcome:
-    """The child caps its results itself and adds a line or two. What is far beyond that is not taken from it."""
-    most = cap_bytes + 4096
-    if len(outcome.content) <= most:
-        return outcome
-    note = f"\n[cut by the runtime: {len(outcome.content)} characters]"
-    return outcome.model_copy(update={"content": outcome.content[:cap_bytes] + note})
-
-
-def _failed(code: str, message: str, tail: bytes, exit_code: int | None = None) -> ToolOutcome:
-    said = tail.decode(errors="replace").strip()
-    content = f"{message} Its last output:\n{said}" if said else message
-    return ToolOutcome(ok=False, content=content, code=code, exit_code=exit_code)
-
-
-def _status(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
 
 
 def _proof(answer: Message, began: float, more: int = 0) -> StopProof:
