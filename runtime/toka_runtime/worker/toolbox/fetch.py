@@ -1,4 +1,7 @@
-"""fetch_url: GET over HTTP(S) from the host and port that policy allowed, and from no other."""
+"""fetch_url: GET over HTTP(S) from the host and port that policy allowed, and from no other.
+
+Where the environment names a proxy there is no other way out: the proxy resolves and judges, and its refusal is told.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import http.client
 import ipaddress
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
@@ -18,6 +22,10 @@ MAX_REDIRECTS = 5
 CONNECT_S = 10.0
 IDLE_S = 30.0
 """No byte for so long is an error; the whole is bounded by the tool's own time limit."""
+PROXY_REFUSED_HEADER = "X-Toka-Refused"
+"""The proxy's mark on answers of its own, with the rule; it takes the header out of what servers send."""
+_MAX_PROXY_HEAD = 16 << 10
+_MAX_PROXY_TEXT = 4096
 _TEXT_TYPES = ("text/", "application/json", "application/xml", "application/javascript", "application/x-yaml")
 _TEXT_SUFFIXES = ("+json", "+xml", "+yaml")
 
@@ -28,16 +36,26 @@ class _Place:
     host: str
     port: int
 
+    @property
+    def written(self) -> str:
+        """`host:port`, as policy writes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def fetch_url(context: ToolContext) -> ToolResult:
     """Status, final address and text. A redirect to another host or port is told, not followed: it is another
     operation, and policy has to decide it."""
     url: str = context.arguments["url"]
     place, target = _split(url)
+    proxy = _proxy_of(context.environment, place.scheme)
+    # To a proxy, plain HTTP names the host in each request.
+    prefix = f"http://{place.written}" if proxy and place.scheme == "http" else ""
     for _ in range(MAX_REDIRECTS + 1):
-        connection = _connect(place)
+        connection = _connect_through(proxy, place) if proxy else _connect(place)
         try:
-            response = _ask(connection, target)
+            response = _ask(connection, prefix + target)
+            if prefix:
+                _check_refused(response, place)
             location = response.headers.get("Location")
             if response.status in (301, 302, 303, 307, 308) and location:
                 url = urljoin(url, location)
@@ -100,6 +118,78 @@ def _connect(place: _Place) -> http.client.HTTPConnection:
         connection.sock = stream
         return connection
     raise _broken(place, last or OSError("no address"))
+
+
+def _proxy_of(environment: Mapping[str, str], scheme: str) -> _Place | None:
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
+    names = names if scheme == "https" else (*names[2:], *names[:2])
+    found = next((environment[name] for name in names if environment.get(name)), "")
+    if not found:
+        return None
+    try:
+        parts = urlsplit(found if "://" in found else f"http://{found}")
+        if parts.port is not None and parts.scheme == "http" and parts.hostname:
+            return _Place("http", parts.hostname, parts.port)
+    except ValueError:
+        pass
+    # Not around it: a proxy that cannot be read is no leave to go without.
+    raise ToolFailure("tool.network", f"the proxy {found!r} is not http://host:port")
+
+
+def _connect_through(proxy: _Place, place: _Place) -> http.client.HTTPConnection:
+    """A connection on which the place can be asked; the name is resolved and judged by the proxy alone."""
+    try:
+        raw = socket.create_connection((proxy.host, proxy.port), CONNECT_S)
+    except OSError as error:
+        raise _broken(proxy, error) from None
+    stream = raw
+    try:
+        # The proxy has its own limits for resolving and connecting, and says which one was met.
+        raw.settimeout(IDLE_S)
+        if place.scheme == "https":
+            _open_tunnel(raw, place)
+            stream = ssl.create_default_context().wrap_socket(raw, server_hostname=place.host)
+    except (OSError, UnicodeError) as error:
+        raw.close()
+        raise _broken(place, error) from None
+    except ToolFailure:
+        raw.close()
+        raise
+    connection = http.client.HTTPConnection(place.host, place.port)
+    if place.scheme == "https":
+        connection.default_port = 443
+    connection.sock = stream
+    return connection
+
+
+def _open_tunnel(raw: socket.socket, place: _Place) -> None:
+    raw.sendall(f"CONNECT {place.written} HTTP/1.1\r\nHost: {place.written}\r\n\r\n".encode("ascii"))
+    head = bytearray()
+    # Byte by byte: what follows the head belongs to the tunnel.
+    while not head.endswith(b"\r\n\r\n"):
+        byte = raw.recv(1)
+        if not byte or len(head) > _MAX_PROXY_HEAD:
+            raise ToolFailure("tool.network", f"{place.written}: the proxy ended the connection")
+        head += byte
+    status = bytes(head).split(b" ", 2)[1:2]
+    if status == [b"200"]:
+        return
+    text = bytearray()
+    while len(text) < _MAX_PROXY_TEXT and (piece := raw.recv(_MAX_PROXY_TEXT)):
+        text += piece
+    raise _refused(place, bytes(text), refused=status == [b"403"])
+
+
+def _check_refused(response: http.client.HTTPResponse, place: _Place) -> None:
+    if response.headers.get(PROXY_REFUSED_HEADER) is not None:
+        raise _refused(place, response.read(_MAX_PROXY_TEXT), refused=response.status == 403)
+
+
+def _refused(place: _Place, text: bytes, *, refused: bool) -> ToolFailure:
+    said = text.decode("utf-8", "replace").strip() or f"{place.written}: the proxy did not connect"
+    if refused:
+        return ToolFailure("tool.refused", said, refused_target=place.written)
+    return ToolFailure("tool.network", said)
 
 
 def _check_address(host: str, address: str) -> None:
