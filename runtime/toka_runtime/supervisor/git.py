@@ -41,8 +41,6 @@ _SETTINGS = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "submodule.recurse": "false",
-    # A missing object of a partial clone must not make git dial out.
-    "protocol.allow": "never",
     # The operator named this folder; it may belong to another user all the same.
     "safe.directory": "*",
 }
@@ -171,7 +169,9 @@ def git_environment(settings: Mapping[str, str], author: Author | None = None) -
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
+        # A missing object of a partial clone must not make git dial out, whatever the repository's settings say.
         "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_AUTHOR_NAME": author.name,
         "GIT_AUTHOR_EMAIL": author.email,

@@ -306,3 +306,23 @@ async def test_names_that_git_and_shells_find_hard(repository: Path, tmp_path: P
     assert done is not None
     assert done.files == 7
     assert "b/with space" in (await workspaces.diff(spec.name))[0]
+
+
+async def test_a_partial_clone_never_dials_out(repository: Path, tmp_path: Path) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    commit_files(repository, {"a": "1"})
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{repository}", "partial")
+    partial = tmp_path / "partial"
+    commit_files(repository, {"later": "x" * 100})
+    git(partial, "fetch", "--quiet")
+    git(partial, "branch", "missing", "origin/main")
+    canary = tmp_path / "canary"
+    git(partial, "config", "remote.origin.url", f"ext::touch {canary}")
+    git(partial, "config", "protocol.ext.allow", "always")
+    workspaces = Workspaces(partial, tmp_path / "state")
+    prepared = await workspaces.prepare(SPEC, RUN)
+    assert (prepared.path / "a").read_text() == "1"
+    with pytest.raises(WorkspaceError, match="are missing") as caught:
+        await workspaces.prepare(agent_spec("other", branch="missing"), RUN)
+    assert "git fetch --refetch" in caught.value.hint
+    assert not canary.exists()

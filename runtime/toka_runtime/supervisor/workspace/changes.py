@@ -24,8 +24,10 @@ class Changes:
     left_out: tuple[str, ...] = ()
 
 
-def sort_out(tree: Path, names: list[bytes], nested: Nested, max_file_bytes: int = MAX_FILE_BYTES) -> Changes:
-    """`names` as git lists them: relative, and with a slash at the end for a nested repository."""
+def sort_out(tree: Path, listed: bytes, nested: Nested, max_file_bytes: int = MAX_FILE_BYTES) -> Changes:
+    """`listed` as git lists names with `-z`: relative, and with a slash at the end for a nested repository. Looks at
+    every one: call it in a thread."""
+    names = sorted({name for name in listed.split(b"\0") if name})
     top = os.fsencode(tree)
     changes = Changes()
     left_out: list[str] = []

@@ -82,8 +82,7 @@ class LinkedWorktrees:
         except GitError as error:
             raise WorkspaceError(
                 f"no worktree on branch {branch} could be made: {_reason(error)}",
-                hint=error.hint
-                or "see `git worktree list` and `git branch`, or name another metadata.branch",
+                hint=error.hint or "see `git worktree list` and `git branch`, or name another metadata.branch",
             ) from error
         admin = self.admin_dir(path)
         if admin is None:

@@ -65,7 +65,13 @@ class SnapshotRepository:
     async def checkout(self, commit: str) -> None:
         """Write the files of `commit` into the empty tree."""
         await self._call("read-tree", commit)
-        await self._call("checkout-index", "--all", "--index", "--quiet")
+        try:
+            await self._call("checkout-index", "--all", "--index", "--quiet")
+        except GitError as error:
+            if "unable to read" not in error.stderr:
+                raise
+            hint = "fetch the missing objects (`git fetch --refetch --filter=blob:limit=1g`), or check the repository"
+            raise GitError(f"objects of {commit} are missing: {error.message}", hint=hint) from error
 
     async def read(self, commit: str) -> None:
         """Take `commit` as what the tree was made from, without touching a file."""
@@ -141,8 +147,10 @@ class SnapshotRepository:
     def has_index(self) -> bool:
         return self._index.exists()
 
-    def index_bytes(self) -> bytes:
-        return self._index.read_bytes()
+    async def share_index(self, target: Path) -> None:
+        """Give another git the same view of what is committed; its index is replaced as a whole."""
+        data = await asyncio.to_thread(self._index.read_bytes)
+        await asyncio.to_thread(write_atomically, target, data, mode=0o644)
 
     @asynccontextmanager
     async def _aside(self) -> AsyncGenerator[SnapshotRepository]:
@@ -152,15 +160,14 @@ class SnapshotRepository:
             index, objects = folder / "index", folder / "objects"
             objects.mkdir()
             if self._index.exists():
-                shutil.copyfile(self._index, index)
+                await asyncio.to_thread(shutil.copyfile, self._index, index)
             yield replace(self, index=index, objects=objects, alternates=(self.objects, *self.alternates))
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _changes(self) -> Changes:
         listed = await self._call("ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard")
-        names = sorted({name for name in listed.stdout.split(b"\0") if name})
-        changes = await asyncio.to_thread(sort_out, self.tree, names, self.nested)
+        changes = await asyncio.to_thread(sort_out, self.tree, listed.stdout, self.nested)
         if changes.nested:
             asked = b"\0".join(changes.nested)
             answer = await self._call("check-ignore", "-z", "--stdin", stdin=asked, check=False)

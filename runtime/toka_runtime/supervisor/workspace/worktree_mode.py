@@ -18,7 +18,7 @@ from toka_runtime.supervisor.git import Git, GitError
 from toka_runtime.supervisor.workspace.base import AgentWorkspace
 from toka_runtime.supervisor.workspace.environment import agent_environment, author_of, make_scratch
 from toka_runtime.supervisor.workspace.facts import Repository
-from toka_runtime.supervisor.workspace.folders import agent_root, mend_pointer, remove_tree, write_atomically
+from toka_runtime.supervisor.workspace.folders import agent_root, mend_pointer, remove_tree
 from toka_runtime.supervisor.workspace.layout import Layout, Record
 from toka_runtime.supervisor.workspace.linked import LinkedWorktrees, is_own
 from toka_runtime.supervisor.workspace.message import commit_message
@@ -148,7 +148,7 @@ class WorktreeMode:
         async with self._registering:
             admin = await self._linked.add(place.tree, place.branch, start=None if tip else start, force=bool(tip))
         await place.snapshots.checkout(start)
-        self._share_index(place, admin)
+        await self._share_index(place, admin)
         record.status = "ready"
         record.save(place.folder)
         return await self._notes(place, start)
@@ -176,7 +176,7 @@ class WorktreeMode:
                     f"commit: {error.stderr.strip() or error.message}",
                     hint="commit or discard the work in that folder, then start the agent again",
                 ) from error
-            self._share_index(place, admin)
+            await self._share_index(place, admin)
         # Last: it leaves `tip` in the reflog, by which own commits are known.
         await self._linked.attach(admin, place.branch)
         record.last = tip
@@ -232,7 +232,7 @@ class WorktreeMode:
         if new != tip:
             await self._linked.move(place.branch, new, tip, "toka: " + message.partition("\n")[0])
         if admin is not None:
-            self._share_index(place, admin)
+            await self._share_index(place, admin)
         if new == record.last:
             return None
         stat = await place.snapshots.stat(record.last, new)
@@ -249,10 +249,10 @@ class WorktreeMode:
                     hint="switch that folder to another branch, or give the agent another metadata.branch",
                 )
 
-    def _share_index(self, place: _Place, admin: Path) -> None:
+    async def _share_index(self, place: _Place, admin: Path) -> None:
         """Give git as the agent runs it the runtime's view of what is committed, unless it is at work just now."""
         if not (admin / "index.lock").exists():
-            write_atomically(admin / "index", place.snapshots.index_bytes(), mode=0o644)
+            await place.snapshots.share_index(admin / "index")
 
     # -- knowing --------------------------------------------------------------------------------------------------
 
