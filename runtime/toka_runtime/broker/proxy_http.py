@@ -13,7 +13,8 @@ from functools import cached_property
 
 MAX_HEAD_BYTES = 16 << 10
 REFUSED_HEADER = "X-Toka-Refused"
-"""Marks an answer as the proxy's own; its value is the rule, or `failed` where none refused. Taken out of what servers answer."""
+"""Marks an answer as the proxy's own; its value is the rule, or `failed` where none refused. Taken out of
+what servers answer."""
 HTTP_PORT = 80
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
