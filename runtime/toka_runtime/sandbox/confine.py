@@ -23,16 +23,17 @@ SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  # of the agent's own view
 PROTECTIONS = [
     "own PID, mount, network, IPC and host name namespaces",
     "root file system of its own: only system programs, its folder and its scratch exist",
-    "no network but its own loopback",
+    "no network but its own loopback, where the runtime's proxy listens",
     "no capabilities, for good",
     "system call filter",
     "path rules for the worker and for each tool call (Landlock)",
 ]
 
 
-def fork_first(confinement: Confinement, body: Callable[[], NoReturn]) -> int:
-    """Fork process 1 of a new set of namespaces, in its own view and without privileges; it runs `body`. Returns its
-    pid as seen from here, once all walls stand. Raises OSError (PrimitiveMissing) when one could not be built."""
+def fork_first(confinement: Confinement, body: Callable[[int], NoReturn]) -> int:
+    """Fork process 1 of a new set of namespaces, in its own view and without privileges; it runs `body` with a
+    listening socket on its own loopback. Returns its pid as seen from here, once all walls stand. Raises OSError
+    (PrimitiveMissing) when one could not be built."""
     read_end, write_end = os.pipe()
     helper = os.fork()
     if helper == 0:
@@ -55,7 +56,7 @@ def fork_first(confinement: Confinement, body: Callable[[], NoReturn]) -> int:
     return pid
 
 
-def _helper(confinement: Confinement, report: int, body: Callable[[], NoReturn]) -> NoReturn:
+def _helper(confinement: Confinement, report: int, body: Callable[[int], NoReturn]) -> NoReturn:
     """Enters the namespaces; its child is process 1 there, and is adopted by the fork server when this one ends."""
     try:
         namespaces.isolate(user=bool(confinement["user"]))
@@ -64,6 +65,7 @@ def _helper(confinement: Confinement, report: int, body: Callable[[], NoReturn])
             _say(report, {"pid": pid})
             os._exit(0)
         namespaces.build_root(_view(confinement))
+        listener = namespaces.open_listener()
         _limit(confinement)
         namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
     except OSError as error:
@@ -72,7 +74,7 @@ def _helper(confinement: Confinement, report: int, body: Callable[[], NoReturn])
         os._exit(1)
     _say(report, {"ready": True})
     os.close(report)
-    body()
+    body(listener)
 
 
 def _say(report: int, message: Confinement) -> None:

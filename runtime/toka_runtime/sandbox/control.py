@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,10 +35,10 @@ class ControlSocket:
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
 
-    def send(self, message: Message) -> None:
-        """A peer that is gone is noticed when reading."""
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """A peer that is gone is noticed when reading. Descriptors are duplicated for it."""
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.send(json.dumps(message).encode())
+            socket.send_fds(self._socket, [json.dumps(message).encode()], list(descriptors))
 
     def serve(self, on_message: Callable[[Message, list[int]], bool], on_children: Callable[[], None]) -> None:
         """Until end of file, or until `on_message` returns False. It owns the descriptors that it gets."""

@@ -104,6 +104,16 @@ def build_root(view: View) -> None:
     _set_attributes("/", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, recursive=False)
 
 
+def open_listener() -> int:
+    """A listening socket on the own loopback, for the runtime's proxy: the descriptor is served from outside, which no
+    other process can imitate. Call inside the network namespace."""
+    with _naming("listen on the own loopback"):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(64)
+    return sock.detach()
+
+
 def drop_privileges(uid: int | None, gid: int | None) -> None:
     """Become this user (None: stay who one is), without any capability, for good. Also hides this process's memory from
     others of the same user."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -105,6 +106,8 @@ class AgentProcess(ToolRunner, Protocol):
     worker_pid: int
     protections: tuple[str, ...]
     channel: WorkerChannel
+    listener: socket.socket | None
+    """On the agent's own loopback, for its proxy to serve; None where it is not confined."""
 
     async def pause(self) -> StopProof: ...
 

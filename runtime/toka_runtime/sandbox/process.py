@@ -60,6 +60,9 @@ class ShimProcess:
         self.plan = plan
         self.process = ProcessRef(pid=0, started_ticks=0)
         self.worker_pid = 0
+        self.listener: socket.socket | None = None
+        """On the loopback of a confined agent, for its proxy to serve. Whoever serves it owns it."""
+        self._proxy_port: int | None = None
         self.user: int | None = None
         """Its own user id, where the runtime may give it one (as root)."""
         self.protections: tuple[str, ...] = ()
@@ -110,6 +113,10 @@ class ShimProcess:
             raise ProcessError(f"process {number} is not the shim of {self.plan.agent}")
         self.worker_pid = _outer_pid(number, int(born["worker"]))
         self.protections = tuple(born["protections"])
+        if born["descriptors"]:
+            self.listener = socket.socket(fileno=born["descriptors"][0])
+            self.listener.setblocking(False)
+            self._proxy_port = int(self.listener.getsockname()[1])
 
     # -- tools ----------------------------------------------------------------------------------------------------
 
@@ -122,7 +129,7 @@ class ShimProcess:
         number = next(self._calls)
         ended: asyncio.Future[int] = self._loop.create_future()
         self._tools[number] = ended
-        call = ToolCall(self.plan, request, on_output)
+        call = ToolCall(self.plan, request, on_output, proxy_port=self._proxy_port)
         channel: FrameChannel | None = None
         try:
             with theirs:

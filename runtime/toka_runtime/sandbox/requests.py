@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from toka_runtime.errors import ProcessError
-from toka_runtime.sandbox.control import MAX_MESSAGE_BYTES, Message
+from toka_runtime.sandbox.control import MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, Message, close_all
 
 
 class ControlPeer:
@@ -34,8 +34,9 @@ class ControlPeer:
     async def request(
         self, action: str, *, timeout_s: float, descriptors: Sequence[int] = (), **fields: Any
     ) -> Message:
-        """The answer, with `ok` true. Raises ProcessError when the peer is gone, refuses or does not answer in time.
-        Descriptors are duplicated, the caller keeps its own."""
+        """The answer, with `ok` true and the `descriptors` that came with it, which are the caller's now. Raises
+        ProcessError when the peer is gone, refuses or does not answer in time. Descriptors are duplicated, the caller
+        keeps its own."""
         number = next(self._numbers)
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._open[number] = answer
@@ -80,26 +81,31 @@ class ControlPeer:
         # A few at a time: a flood of messages must not hold up the loop.
         for _ in range(32):
             try:
-                data = self._socket.recv(MAX_MESSAGE_BYTES)
+                data, descriptors, _, _ = socket.recv_fds(
+                    self._socket, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                )
             except BlockingIOError:
                 return
             except ConnectionResetError:
                 # Said once when the peer ended without having read all: its last messages come after this.
                 continue
             except OSError:
-                data = b""
+                data, descriptors = b"", []
             if not data:
                 self.close()
                 return
-            self._take(json.loads(data))
+            self._take(json.loads(data), list(descriptors))
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, descriptors: list[int]) -> None:
         if message.get("t") != "answer":
+            close_all(descriptors)
             self._on_event(message)
             return
         answer = self._open.get(message.get("id", 0))
         if answer is not None and not answer.done():
-            answer.set_result(message)
+            answer.set_result({**message, "descriptors": descriptors})
+        else:
+            close_all(descriptors)
 
 
 class NoAnswer(ProcessError):

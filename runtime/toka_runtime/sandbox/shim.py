@@ -44,8 +44,8 @@ from toka_runtime.sandbox.tree import (
 OPEN_FILES = 4096
 WorkerMain = Callable[[int], int]
 
-CONTROL, WORKER_SOCKET = 3, 4
-"""Descriptor numbers in the shim; 2 is the agent's error output."""
+CONTROL, WORKER_SOCKET, LISTENER = 3, 4, 5
+"""Descriptor numbers in the shim; 2 is the agent's error output. Only a confined one has a listener."""
 
 
 class Shim:
@@ -65,6 +65,8 @@ class Shim:
         """Number of the call → descriptor, for calls that came while paused."""
         self._paused = False
         self._ending = False
+        self._outgoing: list[int] = []
+        """Descriptors that go out with the next answer."""
 
     def run(self) -> None:
         """Returns when the tree is empty and nobody needs it any more."""
@@ -106,7 +108,9 @@ class Shim:
             answer = {"ok": False, "error": f"{type(error).__name__}: {error}", "errno": getattr(error, "errno", None)}
         finally:
             close_all(descriptors)
-        self._control.send({"t": "answer", "id": number, "ok": True, **answer})
+        self._control.send({"t": "answer", "id": number, "ok": True, **answer}, self._outgoing)
+        close_all(self._outgoing)
+        self._outgoing.clear()
         return go_on
 
     def _start(self, root: str) -> Message:
@@ -123,6 +127,8 @@ class Shim:
         stat = proc_stat(os.getpid())
         assert stat is not None  # noqa: S101  # it is this very process
         walls = [] if self._confinement is None else CONFINED
+        if self._confinement is not None:
+            self._outgoing.append(LISTENER)
         return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": [*walls, *PROTECTIONS]}
 
     def _tool(self, call: int, descriptors: list[int]) -> Message:

@@ -21,8 +21,11 @@ OVER_CAP_BYTES = 4096
 class ToolCall:
     """One call; keeps the end of the output for the case that no result comes."""
 
-    def __init__(self, plan: SandboxPlan, request: ToolRequest, on_output: OutputChunk) -> None:
+    def __init__(
+        self, plan: SandboxPlan, request: ToolRequest, on_output: OutputChunk, *, proxy_port: int | None = None
+    ) -> None:
         self._plan = plan
+        self._proxy_port = proxy_port
         self._request = request
         self._on_output = on_output
         self._tail = b""
@@ -35,7 +38,7 @@ class ToolCall:
             "t": "request",
             **request.model_dump(mode="json"),
             "environment": {**self._plan.environment, **request.environment},
-            "access": tool_access(request.tool, self._plan.rights, self._plan.root, self._plan.scratch),
+            "access": tool_access(request.tool, self._plan, self._proxy_port),
         }
         try:
             await channel.send(frame)

@@ -212,13 +212,14 @@ def confinement_of(plan: SandboxPlan, user: int | None) -> dict[str, Any]:
     }
 
 
-def tool_access(tool: str, rights: Rights, root: str, scratch: Iterable[str]) -> dict[str, Any]:
+def tool_access(tool: str, plan: SandboxPlan, proxy_port: int | None) -> dict[str, Any]:
     """The kernel's rules for one call, from the same rights that policy decides by: `confine.restrict_tool`."""
     runs = tool == "run_command"
     writes = runs or tool in _WRITERS
+    connects = bool(plan.rights.network) and (runs or tool == "fetch_url")
     return {
-        "read": list(read_folders(rights, root)),
-        "write": [*(write_folders(rights, root) if writes else ()), *(scratch if runs else ())],
+        "read": list(read_folders(plan.rights, plan.root)),
+        "write": [*(write_folders(plan.rights, plan.root) if writes else ()), *(plan.scratch if runs else ())],
         "execute": runs,
-        "port": None,
+        "port": proxy_port if connects else None,
     }

@@ -65,8 +65,8 @@ class Zygote:
         return True
 
     def _fork(self, agent: str, descriptors: list[int], confinement: Confinement | None) -> int:
-        def body() -> NoReturn:
-            self._become_shim(agent, descriptors, confinement)
+        def body(*listener: int) -> NoReturn:
+            self._become_shim(agent, descriptors, confinement, listener)
 
         if confinement is not None:
             return fork_first(confinement, body)
@@ -75,12 +75,14 @@ class Zygote:
             body()
         return pid
 
-    def _become_shim(self, agent: str, descriptors: list[int], confinement: Confinement | None) -> NoReturn:
+    def _become_shim(
+        self, agent: str, descriptors: list[int], confinement: Confinement | None, listener: tuple[int, ...]
+    ) -> NoReturn:
         code = 1
         try:
             reset_signals()
             control, worker, errors = descriptors
-            keep_only(control, worker, errors_to=errors)
+            keep_only(control, worker, *listener, errors_to=errors)
             harden()
             if confinement is not None:
                 filter_calls()

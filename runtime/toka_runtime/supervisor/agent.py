@@ -18,7 +18,15 @@ from toka_runtime.errors import (
 )
 from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.protocol.capability import Rights
-from toka_runtime.protocol.events import AgentStateChanged, Event, ProcessEnded, ProcessStarted, WorkspaceReady
+from toka_runtime.protocol.events import (
+    AgentStateChanged,
+    Event,
+    Level,
+    Noticed,
+    ProcessEnded,
+    ProcessStarted,
+    WorkspaceReady,
+)
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
 from toka_runtime.protocol.spec import AgentSpec, RestartPolicy
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
@@ -230,6 +238,8 @@ class Agent:
                 base_commit=workspace.base_commit,
             )
         )
+        for note in workspace.notes:
+            await voice.emit(Noticed(level=Level.INFO, code="workspace.note", message=note))
         plan = SandboxPlan(
             agent=self.name,
             run=voice.run,

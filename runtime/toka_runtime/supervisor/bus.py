@@ -36,9 +36,6 @@ class Log(Protocol):
 
     state_source: Callable[[], FleetState] | None
 
-    @property
-    def oldest(self) -> int: ...
-
     async def read(self, *, after_seq: int = 0, before_seq: int | None = None, limit: int = 1000) -> list[Envelope]: ...
 
 
@@ -303,7 +300,7 @@ class Subscription:
         """One piece from the log, with the samples that belong into it."""
         bus = self._bus
         backlog = bus.seq - self._seq
-        if backlog > self._allowed or self._seq + 1 < bus.log.oldest:
+        if backlog > self._allowed:
             return self._resync()
         self._allowed = max(self._max_pending, backlog)
         goal = bus.seq
@@ -314,7 +311,7 @@ class Subscription:
         if self._closed:
             return []
         if not events or [entry.seq for entry in events] != list(range(self._seq + 1, self._seq + 1 + len(events))):
-            # Retention went over it while it was read.
+            # Retention has been there.
             return self._resync()
         samples = bus.samples(self._seq, events[-1].seq, self._seen)
         self._seq = events[-1].seq

@@ -40,7 +40,9 @@ class _Agent:
     decoders: dict[_Place, codecs.IncrementalDecoder] = field(default_factory=dict[_Place, codecs.IncrementalDecoder])
     """Of places whose bytes ended in the middle of a character."""
     torn: set[_Place] = field(default_factory=set[_Place])
-    """Places where bytes were dropped unread: the rest of a character may come next."""
+    """Places where bytes were dropped unread, so that the rest of a character may come next."""
+    halves: dict[_Place, int] = field(default_factory=dict[_Place, int])
+    """Bytes of characters that a drop has cut in two: counted with the next segment."""
 
 
 class OutputMerger:
@@ -91,6 +93,8 @@ class OutputMerger:
         if place in said.dropped:
             said.dropped[place] += len(text) if isinstance(text, bytes) else _size(text)
             said.torn.add(place)
+            if (decoder := said.decoders.pop(place, None)) is not None:
+                said.dropped[place] += len(decoder.getstate()[0])
             return
         if said.place != place:
             self._post_text(agent, said)
@@ -101,7 +105,7 @@ class OutputMerger:
         elif not text.isascii():
             text = clean_text(text)
         self._take(agent, said, place, text)
-        if said.parts or said.dropped:
+        if said.parts or said.dropped or said.halves:
             self._waiting[agent] = None
             if self._timer is None:
                 self._timer = self._owner.spawn(self._flush_later(), name="output-flush")
@@ -111,8 +115,8 @@ class OutputMerger:
         self._waiting.pop(agent, None)
         if (said := self._agents.get(agent)) is not None:
             self._post_text(agent, said)
-            while said.dropped:
-                self._post_segment(agent, said, next(iter(said.dropped)), "")
+            while left_out := said.dropped or said.halves:
+                self._post_segment(agent, said, next(iter(left_out)), "")
 
     def forget(self, agent: AgentName) -> None:
         """Flush, with what is left of a character cut in two, and drop the agent's accounts: its run is over."""
@@ -173,7 +177,7 @@ class OutputMerger:
 
     def _post_segment(self, agent: AgentName, said: _Agent, place: _Place, text: str) -> None:
         run, stream, task, turn, call = place
-        dropped = said.dropped.pop(place, 0)
+        dropped = said.dropped.pop(place, 0) + said.halves.pop(place, 0)
         event = OutputAppended(stream=stream, text=text, task=task, turn=turn, call=call, dropped_bytes=dropped)
         self._post(event, agent, run)
 
@@ -195,9 +199,13 @@ def _report(name: str, error: BaseException) -> None:
 
 def _decoded(said: _Agent, place: _Place, data: bytes) -> str:
     if place in said.torn:
+        whole = data.lstrip(_CONTINUATION)
+        if half := len(data) - len(whole):
+            said.halves[place] = said.halves.get(place, 0) + half
+        if not whole:
+            return ""
         said.torn.discard(place)
-        said.decoders.pop(place, None)
-        data = data.lstrip(_CONTINUATION)
+        data = whole
     decoder = said.decoders.pop(place, None)
     if decoder is None:
         if data.isascii():

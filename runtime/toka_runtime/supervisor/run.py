@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from toka_runtime.broker.gate import Gate
 from toka_runtime.broker.operations import tool_schemas
+from toka_runtime.broker.proxy import EgressProxy
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.events import Stream, TaskStateChanged
 from toka_runtime.protocol.ids import CallId
@@ -49,6 +51,9 @@ async def perform(
     system = system_prompt(spec, rights, workspace)
     tools = tool_schemas(rights)
     root = str(workspace.path)
+    # The names that the spec may see, then what is made for the agent: that wins.
+    visible = {name: os.environ[name] for name in rights.environment if name in os.environ}
+    environment = visible | workspace.environment | _way_out(process)
 
     def output(stream: Stream, text: str, task: int, turn: int, call: CallId) -> None:
         services.output.append(voice.agent, voice.run, stream, text, task=task, turn=turn, call=call)
@@ -60,9 +65,17 @@ async def perform(
         emit=voice.emit,
         output=output,
         clock=services.clock,
-        environment=workspace.environment,
+        environment=environment,
         redact=services.redactor.text,
         timeout_s=options.loop.tool_timeout_s,
+    )
+    proxy = EgressProxy(
+        rights=lambda: gate.rights,
+        emit=voice.emit,
+        clock=services.clock,
+        limits=spec.security.limits,
+        redact=services.redactor.text,
+        on_failure=services.on_failure,
     )
     calls = ModelCalls(
         voice,
@@ -76,16 +89,28 @@ async def perform(
     session = WorkerSession(voice, process, gate, calls)
     hello = session.hello(system=system, tools=tools, model=spec.model, limits=options.loop)
     try:
+        if process.listener is not None:
+            await proxy.serve(process.listener)
         await within(hello, options.loop.ready_timeout_s, pause_gate, services.clock)
         await on_ready()
-        scene = TaskScene(voice, spec, session, process, pause_gate, tasks, root, workspace.environment)
+        scene = TaskScene(voice, spec, session, process, pause_gate, tasks, root, environment)
         ends = await _tasks(scene)
         verdicts = await _objectives(scene) if all(end.ok for end in ends) else ()
         outcome = _outcome(ends, verdicts)
         await session.goodbye()
     finally:
+        await proxy.aclose()
         await gate.flush()
     return outcome
+
+
+def _way_out(process: AgentProcess) -> dict[str, str]:
+    """What tells the programs of a confined agent where the network begins."""
+    if process.listener is None:
+        return {}
+    address = f"http://127.0.0.1:{process.listener.getsockname()[1]}"
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+    return dict.fromkeys(names, address) | {"NO_PROXY": "", "no_proxy": ""}
 
 
 async def _tasks(scene: TaskScene) -> list[TaskEnd]:

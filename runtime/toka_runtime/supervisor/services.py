@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from toka_runtime.aio import OnFailure
 from toka_runtime.clock import Clock
 from toka_runtime.llm.base import ModelGateway
 from toka_runtime.llm.redact import Redactor
@@ -29,6 +30,8 @@ class Services:
     gateway: ModelGateway
     workspaces: Workspaces
     redactor: Redactor
+    on_failure: OnFailure
+    """Told of a task of ours that failed: always a defect."""
     wake: Callable[[], None]
     """Ask the scheduler to look again: a state has changed."""
 

@@ -32,6 +32,7 @@ from toka_runtime.protocol.events import (
     RuntimeStopped,
     SpecLoaded,
     SpecRejected,
+    Stream,
 )
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.snapshot import FleetState
@@ -39,6 +40,7 @@ from toka_runtime.protocol.spec import AgentSpec, Dependency
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
 from toka_runtime.protocol.usage import Usage
 from toka_runtime.sandbox.launcher import ForkServer
+from toka_runtime.sandbox.plan import SandboxPlan
 from toka_runtime.specs.graph import build_graph
 from toka_runtime.specs.loader import LoadReport
 from toka_runtime.store.events import EventStore
@@ -65,10 +67,12 @@ class Supervisor:
         self._dependencies: dict[AgentName, tuple[Dependency, ...]] = {}
         self._reporters: dict[AgentName, Reporter] = {}
         self._slots = options.slots
-        self._tasks = TaskOwner(self._defect)
+        self._tasks = TaskOwner(services.on_failure)
         self._wake = asyncio.Event()
         self._host_meter = HostMeter()
         self._closing = False
+        self.began_at_seq = 0
+        """Sequence number of this runtime's `runtime.started`: where its own tale begins."""
 
     @classmethod
     async def open(
@@ -89,17 +93,27 @@ class Supervisor:
         def write_output(event: OutputAppended, agent: AgentName, run: RunId) -> None:
             store.post(event.model_copy(update={"text": redactor.text(event.text)}), agent=agent, run=run)
 
+        output = OutputMerger(write_output)
+
+        def write_errors(plan: SandboxPlan, data: bytes) -> None:
+            # What a worker or its interpreter says on its error output is no tool's, and never usual.
+            output.append(plan.agent, plan.run, Stream.STDERR, data.decode(errors="replace"))
+
+        def defect(name: str, error: BaseException) -> None:
+            store.post(_defect(name, error))
+
         wake = asyncio.Event()
         services = Services(
             options=options,
             clock=clock,
             store=store,
             transcripts=Transcripts(store),
-            output=OutputMerger(write_output),
-            launcher=ForkServer(),
+            output=output,
+            launcher=ForkServer(on_stderr=write_errors, confine=True),
             gateway=gateway or Gateway(options.gateway, clock),
             workspaces=workspaces,
             redactor=redactor,
+            on_failure=defect,
             wake=wake.set,
         )
         supervisor = cls(options, services, store, bus)
@@ -113,7 +127,7 @@ class Supervisor:
     async def _begin(self) -> None:
         options = self.options
         await self._close_the_books()
-        await self.store.append(
+        started = await self.store.append(
             RuntimeStarted(
                 epoch=self.store.epoch,
                 version=toka_runtime.__version__,
@@ -124,6 +138,7 @@ class Supervisor:
                 state_dir=str(options.state_dir),
             )
         )
+        self.began_at_seq = started.seq
         self._tasks.spawn(self._schedule_forever(), name="scheduler")
         self._tasks.spawn(self._sample_forever(), name="sampler")
 
@@ -288,16 +303,6 @@ class Supervisor:
             Noticed(level=Level.INFO, code="store.recovered", message="the event store can be written again")
         )
 
-    def _defect(self, name: str, error: BaseException) -> None:
-        self.store.post(
-            Noticed(
-                level=Level.ERROR,
-                code="internal",
-                message=f"{name} ended with {error!r}",
-                hint="this is a defect of toka-runtime; agents that run go on, new ones may not start",
-            )
-        )
-
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def stop_all(self, grace_s: float) -> None:
@@ -342,6 +347,15 @@ class Supervisor:
 
     def snapshot(self) -> FleetState:
         return self.bus.snapshot()
+
+
+def _defect(name: str, error: BaseException) -> Noticed:
+    return Noticed(
+        level=Level.ERROR,
+        code="internal",
+        message=f"{name} ended with {error!r}",
+        hint="this is a defect of toka-runtime; agents that run go on, new ones may not start",
+    )
 
 
 def _sample(meters: Sequence[TreeMeter]) -> list[Usage]:
