@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol, TextIO
+from collections.abc import Sequence
+from typing import Protocol, TextIO
 
+from toka_runtime.cli.render import Style, clean
+from toka_runtime.cli.summary import summary_lines
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.codec import encode
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
-from toka_runtime.protocol.states import TERMINAL, TaskState
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "�")
+from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.states import AgentState
 
 
 def one_line(text: str, width: int = 200) -> str:
-    """Text of an agent, made safe for a terminal and cut to one line."""
-    flat = " ".join(text.split()).translate(_CONTROL)
+    """Text of an agent on one line, and no more of it than that."""
+    flat = " ".join(text.split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 class Narrator(Protocol):
-    def begin(self, state: FleetState) -> None: ...
+    """Told from its `runtime.started` on, in order. `events` runs in a thread: a reader that has stopped reading holds
+    up the tale and nothing else."""
 
-    def events(self, batch: list[ev.Envelope]) -> None: ...
+    def events(self, batch: Sequence[ev.Envelope]) -> None: ...
 
     def say(self, text: str) -> None: ...
 
-    def error(self, text: str) -> None: ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The end: what became of every agent."""
+        ...
 
 
 def choose_narrator(*, as_json: bool) -> Narrator:
     if as_json:
         return JsonNarrator(sys.stdout, sys.stderr)
     if sys.stdout.isatty():
-        return BarNarrator()
+        # Rich is only loaded where it draws.
+        from toka_runtime.cli.bars import BarNarrator
+
+        return BarNarrator(sys.stdout)
     return LineNarrator(sys.stdout)
 
 
@@ -91,33 +93,53 @@ def describe(envelope: ev.Envelope) -> str:
             return ""
 
 
+def told(envelope: ev.Envelope) -> str:
+    """`AGENT: what happened`, safe for a terminal; "" when there is nothing to tell."""
+    text = describe(envelope)
+    return clean(f"{envelope.agent}: {text}" if envelope.agent and text else text)
+
+
+def tone(event: ev.Event) -> str:
+    """The colour that a line about it deserves; "" for none."""
+    match event:
+        case ev.RuntimeStarted() if event.provider_note:
+            return "yellow"
+        case ev.Noticed(level=ev.Level.ERROR) | ev.ModelCallEnded(outcome="error") | ev.ProcessEnded():
+            return "red"
+        case ev.AgentStateChanged(after=AgentState.FAILED):
+            return "red"
+        case ev.AgentStateChanged(after=AgentState.COMPLETED):
+            return "green"
+        case ev.AgentStateChanged(after=AgentState.KILLED | AgentState.SKIPPED):
+            return "yellow"
+        case ev.OperationDenied() | ev.ModelCallRetried() | ev.Noticed(level=ev.Level.WARNING):
+            return "yellow"
+        case _:
+            return ""
+
+
 class LineNarrator:
-    """One line an event worth telling. For pipes, logs and CI."""
+    """One line an event worth telling, and a table at the end. For pipes, logs and CI."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._state = FleetState()
 
-    def begin(self, state: FleetState) -> None:
-        if state.runtime is not None and state.runtime.provider_note:
-            self.say(state.runtime.provider_note)
-
-    def events(self, batch: list[ev.Envelope]) -> None:
+    def events(self, batch: Sequence[ev.Envelope]) -> None:
+        self._state = fold(self._state, batch)
         for envelope in batch:
-            if text := describe(envelope):
-                who = f" {envelope.agent}:" if envelope.agent else ""
-                self._write(f"{envelope.at:%H:%M:%S}{who} {text}")
+            if text := told(envelope):
+                self._write(f"{envelope.at.astimezone():%H:%M:%S} {text}")
 
     def say(self, text: str) -> None:
-        self._write(text)
-
-    def error(self, text: str) -> None:
-        self._write(text)
+        self._write(clean(text))
 
     def _write(self, text: str) -> None:
         print(text, file=self._out, flush=True)
 
     def close(self) -> None:
-        self._out.flush()
+        for line in summary_lines(self._state, Style(self._out)):
+            self._write(line)
 
 
 class JsonNarrator:
@@ -127,10 +149,7 @@ class JsonNarrator:
         self._out = out
         self._tale = LineNarrator(err)
 
-    def begin(self, state: FleetState) -> None:
-        self._tale.begin(state)
-
-    def events(self, batch: list[ev.Envelope]) -> None:
+    def events(self, batch: Sequence[ev.Envelope]) -> None:
         self._out.write("".join(encode(envelope).decode() + "\n" for envelope in batch))
         self._out.flush()
         self._tale.events(batch)
@@ -138,74 +157,6 @@ class JsonNarrator:
     def say(self, text: str) -> None:
         self._tale.say(text)
 
-    def error(self, text: str) -> None:
-        self._tale.error(text)
-
     def close(self) -> None:
         self._out.flush()
-
-
-class BarNarrator:
-    """A bar an agent, with denials and failures printed above the bars."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._progress: Progress = Progress(
-            TextColumn("{task.fields[name]}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[state]}", markup=False),
-            TextColumn("{task.fields[activity]}", markup=False),
-            TimeElapsedColumn(),
-        )
-        self._rows: dict[str, TaskID] = {}
-        self._state = FleetState()
-        self._progress.start()
-
-    def begin(self, state: FleetState) -> None:
-        self._state = state
-        if state.runtime is not None and state.runtime.provider_note:
-            self.say(state.runtime.provider_note)
-        self._draw(list(state.agents.values()))
-
-    def events(self, batch: list[ev.Envelope]) -> None:
-        self._state = fold(self._state, batch)
-        for envelope in batch:
-            match envelope.event:
-                case ev.OperationDenied() | ev.Noticed() | ev.ModelCallRetried():
-                    self.say(f"{envelope.agent or ''} {describe(envelope)}".strip())
-                case ev.AgentStateChanged(after=after) if after in TERMINAL:
-                    self.say(f"{envelope.agent}: {describe(envelope)}")
-                case _:
-                    pass
-        names = {envelope.agent for envelope in batch if envelope.agent}
-        self._draw([view for name in names if (view := self._state.agents.get(name))])
-
-    def _draw(self, views: list[AgentView]) -> None:
-        for view in views:
-            if view.name not in self._rows:
-                self._rows[view.name] = self._progress.add_task("", name=view.name, state="", activity="", start=False)
-            row = self._rows[view.name]
-            if view.started_at is not None and view.ended_at is None:
-                self._progress.start_task(row)
-            if view.ended_at is not None:
-                self._progress.stop_task(row)
-            settled = sum(task.state in {TaskState.DONE, TaskState.FAILED, TaskState.SKIPPED} for task in view.tasks)
-            verified = f" {view.tasks_verified} verified" if view.tasks_verified else ""
-            self._progress.update(
-                row,
-                total=len(view.tasks),
-                completed=settled,
-                state=f"{view.state}{verified}",
-                activity=one_line(view.last_activity if view.ended_at is None else view.detail, 50),
-            )
-
-    def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
-
-    def error(self, text: str) -> None:
-        self.say(text)
-
-    def close(self) -> None:
-        self._progress.stop()
+        self._tale.close()

@@ -87,7 +87,7 @@ async def _run(options: LocalOptions, report: object, narrator: Narrator) -> int
     try:
         answer = await client.send(CommandRequest(id=new_command_id("run"), actor="cli", command=StartFleet()))
         if not answer.ok:
-            narrator.error(answer.message)
+            narrator.say(answer.message)
             return ExitCode.FAILED
         settled = spawn(client.supervisor.settled(), name="settled")
         stopping = spawn(interrupted.wait(), name="interrupted")
@@ -100,8 +100,8 @@ async def _run(options: LocalOptions, report: object, narrator: Narrator) -> int
         await client.aclose("interrupted" if interrupted.is_set() else "every agent has ended")
         with suppress(asyncio.CancelledError):
             await asyncio.wait([watching])
-        narrator.close()
         await tasks.aclose()
+        narrator.close()
 
 
 def _interrupt(number: int, interrupted: asyncio.Event, narrator: Narrator) -> None:
@@ -111,14 +111,17 @@ def _interrupt(number: int, interrupted: asyncio.Event, narrator: Narrator) -> N
 
 
 async def _narrate(client: LocalClient, narrator: Narrator) -> None:
-    state = await client.snapshot()
-    narrator.begin(state)
-    async with aclosing(client.events(state.seq)) as batches:
+    seq = client.supervisor.began_at_seq - 1
+    async with aclosing(client.events(seq)) as batches:
         async for batch in batches:
             if isinstance(batch, Resync):
-                narrator.begin(batch.state)
-            else:
-                narrator.events(batch)
+                # The reader of our output was slow. The log has everything, so no line is left out.
+                while seq < batch.state.seq and (page := await client.supervisor.store.read(after_seq=seq)):
+                    await asyncio.to_thread(narrator.events, page)
+                    seq = page[-1].seq
+            elif fresh := [envelope for envelope in batch if not envelope.durable or envelope.seq > seq]:
+                await asyncio.to_thread(narrator.events, fresh)
+                seq = max(seq, *(envelope.seq for envelope in fresh if envelope.durable), seq)
 
 
 def _exit_code(client: LocalClient, *, interrupted: bool, failures: list[BaseException]) -> int:
