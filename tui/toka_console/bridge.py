@@ -52,6 +52,7 @@ class Bridge:
     def __init__(self, session: Session, client: RuntimeClient, changed: Callable[[], None]) -> None:
         self._session = session
         self._client = client
+        self._host = clean(client.host)
         self._changed = changed
         self._tasks = aio.TaskOwner(self._task_failed)
         self._inbox: deque[ev.Envelope | Resync] = deque()
@@ -99,7 +100,7 @@ class Bridge:
 
     async def _stream(self) -> None:
         """Read until the stream ends. Whatever ends it, `_lost` goes on from there."""
-        async for batch in self._client.events(self.state.hosts[self._client.host].fleet.seq):
+        async for batch in self._client.events(self.state.hosts[self._host].fleet.seq):
             self._retry_s = RETRY_S
             if isinstance(batch, Resync):
                 self._inbox.append(batch)
@@ -120,7 +121,7 @@ class Bridge:
         now = self._session.now()
         since = self._lost_link.since if self._lost_link else now
         detail = f"{clean_text(why)}; next try in {delay:.1f} s"
-        self._lost_link = Link(host=self._client.host, state=LinkState.DOWN, since=since, detail=detail)
+        self._lost_link = Link(host=self._host, state=LinkState.DOWN, since=since, detail=detail)
         self.poll_link()
         self._tasks.spawn(self._again(delay), name="reconnect")
 
@@ -128,7 +129,7 @@ class Bridge:
         await self._session.clock.sleep(delay)
         self._session.diagnostics.reconnects += 1
         self._drain_all()
-        before = self.state.hosts[self._client.host].fleet
+        before = self.state.hosts[self._host].fleet
         fleet = clean(await self._client.snapshot())
         # The same runtime with nothing forgotten goes on where we are; a stream overlaps, the fold skips.
         same = fleet.runtime == before.runtime and fleet.seq >= before.seq
@@ -161,7 +162,7 @@ class Bridge:
             if pending.unknown and (now - pending.sent_at).total_seconds() > FORGET_S:
                 self.state.forget(pending.id)
         # While it closes, its agents are still shown as they end.
-        if self._client.host in self.state.hosts and not self._closing:
+        if self._host in self.state.hosts and not self._closing:
             self.state.set_link(self._lost_link or clean(self._client.link))
 
     # -- draining -------------------------------------------------------------------------------------------------
@@ -258,7 +259,7 @@ class Bridge:
 
     async def _earlier(self) -> None:
         """What the log says happened before this console was here."""
-        seq = self.state.hosts[self._client.host].fleet.seq
+        seq = self.state.hosts[self._host].fleet.seq
         read = ReadEvents(before_seq=seq + 1, kinds=ACTIVITY_KINDS, limit=1000, newest_first=True)
         self.state.add_earlier(list(reversed(await self._read(read))))
         self._changed()

@@ -102,9 +102,9 @@ def _run(options: argparse.Namespace) -> tuple[int, Failure | None]:
 
 
 def _report(failure: Failure) -> None:
-    from toka_console.clean import one_line
+    from toka_console.clean import clean_text, one_line
 
-    sys.stderr.write(failure.trace)
+    sys.stderr.write(clean_text(failure.trace))
     sys.stderr.write(f"toka-console: {one_line(failure.message)} [{failure.code}]\n")
     if failure.hint:
         sys.stderr.write(f"  {one_line(failure.hint)}\n")

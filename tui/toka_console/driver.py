@@ -10,6 +10,7 @@ import selectors
 import sys
 import time
 from codecs import getincrementaldecoder
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from textual._parser import ParseError
@@ -23,6 +24,7 @@ class TimedFile:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._gone = False
         self._writing_since: float | None = None
         self._last_s = 0.0
 
@@ -33,20 +35,24 @@ class TimedFile:
         return self._last_s if since is None else max(self._last_s, time.monotonic() - since)
 
     def write(self, text: str) -> int:
-        self._writing_since = started = time.monotonic()
-        try:
-            # A lone surrogate cannot be encoded; nothing that is drawn may end the writer.
-            return self._file.write(text.encode("utf-8", "replace").decode())
-        finally:
-            self._last_s = time.monotonic() - started
-            self._writing_since = None
+        # A lone surrogate cannot be encoded; nothing that is drawn may end the writer.
+        self._timed(lambda: self._file.write(text.encode("utf-8", "replace").decode()))
+        return len(text)
 
     def flush(self) -> None:
+        self._timed(self._file.flush)
+
+    def _timed(self, work: Callable[[], object]) -> None:
+        if self._gone:
+            return
         self._writing_since = started = time.monotonic()
         try:
-            self._file.flush()
+            work()
+        except (OSError, ValueError):
+            # The terminal has gone. A writer that dies would leave the loop waiting for it for ever.
+            self._gone = True
         finally:
-            self._last_s = max(self._last_s, time.monotonic() - started)
+            self._last_s = time.monotonic() - started
             self._writing_since = None
 
     def fileno(self) -> int:
