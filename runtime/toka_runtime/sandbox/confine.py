@@ -11,6 +11,7 @@ import json
 import os
 import resource
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from toka_runtime.sandbox import landlock, namespaces, seccomp
@@ -114,6 +115,11 @@ def restrict_worker(confinement: Confinement) -> None:
 def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
     """The rights of one call: {"read": [folders], "write": [folders], "execute": bool, "port": int | null}."""
     runs = bool(access["execute"])
+    for folder in access["write"]:
+        # A right to a folder that is not there yet is a right to make it. As the agent's user and in its view: a link
+        # that it has planted leads nowhere else.
+        with suppress(OSError):
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103  # no pathlib between fork and exec
     rules = [PathAccess(str(path), READ) for path in confinement["interpreter"]]
     rules += _folders(access["read"], READ | (EXECUTE if runs else 0))
     rules += _folders(access["write"], READ | WRITE | (EXECUTE if runs else 0))

@@ -138,6 +138,24 @@ async def test_a_scope_is_a_wall_too(server: ForkServer, folder: Path) -> None:
     assert (folder / "hello.txt").exists()
 
 
+async def test_a_scope_whose_folder_is_not_there_yet_can_be_written(server: ForkServer, folder: Path) -> None:
+    deep = ScopedGrant(capability="filesystem-write", scopes=("notes/today/**",))
+    agent = await server.launch(plan(folder, *ALL, grants=(deep,)))
+    outcome = await tool(agent, folder, "write_file", path="notes/today/a.md", content="a\n")
+    assert outcome.ok, outcome
+    assert (folder / "notes/today/a.md").read_text() == "a\n"
+    assert not (await tool(agent, folder, "write_file", path="notes/b.md", content="b\n")).ok
+
+
+async def test_a_planted_link_does_not_widen_a_scope(server: ForkServer, folder: Path) -> None:
+    (folder / "notes").symlink_to(folder.parent)
+    scope = ScopedGrant(capability="filesystem-write", scopes=("notes/**",))
+    agent = await server.launch(plan(folder, *ALL, grants=(scope,)))
+    await sh(agent, folder, "echo x > notes/planted; echo y > ../planted; echo z > notes/secret.txt")
+    assert not (folder.parent / "planted").exists()
+    assert (folder.parent / "secret.txt").read_text() == "canary\n"
+
+
 async def test_two_agents_do_not_see_each_other(server: ForkServer, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
