@@ -1,5 +1,5 @@
-"""llmock with a mind: it answers by what the conversation holds, so that agents who talk to it at once each get the turn
-that is theirs. Faults that a test queues in llmock come first, as ever."""
+"""llmock with a mind: it answers by what the conversation holds, so that agents who talk to it at once each get
+their own turn. Faults that a test queues in llmock come first, as ever."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class BarNarrator:
 
     def close(self) -> None:
         self._live.stop()
-        for line in summary_lines(self._state, self._style):
+        for line in summary_lines(self._state, self._style, self._console.width):
             print(line, file=self._out)
         self._out.flush()
 

@@ -10,8 +10,9 @@ from toka_runtime.protocol.snapshot import AgentView, FleetState
 from toka_runtime.protocol.states import AgentState
 from toka_runtime.protocol.usage import TokenUsage
 
-_HEAD = ("agent", "state", "done", "verified", "of", "denied", "tokens", "time")
+_HEAD = ("agent", "state", "done", "verified", "denied", "tokens", "time")
 _TEXT_COLUMNS = 2
+_LEAST_NAME = 12
 _ORDER = (AgentState.COMPLETED, AgentState.FAILED, AgentState.KILLED, AgentState.SKIPPED)
 COLOURS = {
     AgentState.RUNNING: "cyan",
@@ -36,13 +37,16 @@ def took(view: AgentView, now: datetime | None) -> timedelta | None:
     return None if view.started_at is None or end is None else max(timedelta(), end - view.started_at)
 
 
-def summary_lines(state: FleetState, style: Style) -> list[str]:
-    """A table and a sum; nothing for a fleet of which nothing was asked."""
+def summary_lines(state: FleetState, style: Style, width: int = 0) -> list[str]:
+    """A table and a sum; nothing for a fleet of which nothing was asked. With a `width`, names give way until a row of
+    the table fits into it."""
     views = [view for view in state.agents.values() if view.requested]
     if not views:
         return []
     rows = [_HEAD, *(_row(view, state.at) for view in views)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width and (over := sum(widths) + 2 * (len(widths) - 1) - width) > 0:
+        widths[0] = max(_LEAST_NAME, widths[0] - over)
     lines = [style("bold", _aligned(_HEAD, widths))]
     for view, row in zip(views, rows[1:], strict=True):
         colour = COLOURS.get(view.state, "bold")
@@ -77,9 +81,8 @@ def _row(view: AgentView, now: datetime | None) -> tuple[str, ...]:
     return (
         clean(view.name),
         f"{view.state}",
-        str(view.tasks_done),
+        f"{view.tasks_done}/{len(view.tasks)}",
         str(view.tasks_verified),
-        str(len(view.tasks)),
         str(view.denials),
         _tokens(view.tokens),
         "–" if time is None else clock_text(time.total_seconds()),
@@ -91,8 +94,9 @@ def _tokens(usage: TokenUsage) -> str:
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
     cells = [
         cell.ljust(width) if at < _TEXT_COLUMNS else cell.rjust(width)
-        for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        for at, (cell, width) in enumerate(zip((name, *row[1:]), widths, strict=True))
     ]
     return "  ".join(cells).rstrip()

@@ -12,7 +12,7 @@ from pathlib import Path
 from toka_runtime import paths
 from toka_runtime.client.base import Batch, Link, LinkState
 from toka_runtime.clock import Clock, SystemClock
-from toka_runtime.errors import CredentialMissing, UsageError
+from toka_runtime.errors import CredentialMissing, RecordingBroken, UsageError
 from toka_runtime.llm.base import GatewaySettings
 from toka_runtime.llm.credentials import credential_found
 from toka_runtime.protocol.commands import CommandRequest, CommandResult
@@ -72,6 +72,8 @@ def gateway_settings(options: LocalOptions) -> tuple[GatewaySettings, str]:
         kind, note = "replay", f"REPLAY: answers come from the recording {file}, no model is used"
     else:
         raise UsageError(f"unknown provider {options.provider!r}", hint="anthropic, rehearsal or replay:FILE")
+    if options.record:
+        _check_record(Path(options.record))
     settings = GatewaySettings(
         provider=kind,
         base_url=options.base_url or os.environ.get("ANTHROPIC_BASE_URL", ""),
@@ -81,6 +83,17 @@ def gateway_settings(options: LocalOptions) -> tuple[GatewaySettings, str]:
         rehearsal_delay_s=options.rehearsal_delay_s,
     )
     return settings, note
+
+
+def _check_record(file: Path) -> None:
+    """Before anything starts: a recording is made with the first model call, and no run should fail then for what could
+    be known now. Raises RecordingBroken."""
+    if file.exists():
+        raise RecordingBroken(f"recording {file} exists already", hint="choose another file name")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise RecordingBroken(
+            f"recording {file} cannot be written", hint=f"{file.parent} is no folder, or you may not write there"
+        )
 
 
 def default_state_dir(workspace: Path) -> Path:

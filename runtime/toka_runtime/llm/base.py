@@ -24,6 +24,8 @@ class CallContext(Model):
     attempt: int = 1
     turn: int = 0
     rights: Rights = Rights()
+    folder: str = ""
+    """Where the agent works. System prompts name it, and it is another one in each run."""
 
 
 class ModelRequest(Model):

@@ -34,8 +34,11 @@ _STREAMED = {"text_delta": "text", "thinking_delta": "thinking", "input_json_del
 
 
 def stable_digest(request: ModelRequest) -> str:
-    """Of what does not change from run to run: system prompt and tool names."""
-    return digest_of([list(request.system), sorted(str(tool.get("name")) for tool in request.tools)])[:16]
+    """Of what does not change from run to run: system prompt and tool names. The agent's folder counts as the same, so
+    that what was recorded on one copy of a workspace can be played on another."""
+    folder = request.context.folder
+    system = [block.replace(folder, "FOLDER") if folder else block for block in request.system]
+    return digest_of([system, sorted(str(tool.get("name")) for tool in request.tools)])[:16]
 
 
 def create_recording(path: Path) -> None:

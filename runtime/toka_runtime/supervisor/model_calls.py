@@ -35,6 +35,7 @@ class ModelCalls:
         system: tuple[str, ...],
         tools: tuple[dict[str, Any], ...],
         descriptions: tuple[str, ...],
+        folder: str = "",
     ) -> None:
         self._voice = voice
         self._services = voice.services
@@ -44,6 +45,7 @@ class ModelCalls:
         self._system = system
         self._tools = tools
         self._descriptions = descriptions
+        self._folder = folder
         self._numbers = count(1)
         self._messages: list[dict[str, Any]] = []
         self._attempt = 1
@@ -108,6 +110,7 @@ class ModelCalls:
                 attempt=self._attempt,
                 turn=turn,
                 rights=self._rights,
+                folder=self._folder,
             ),
             model=self._spec.model or options.gateway.default_model,
             system=self._system,
