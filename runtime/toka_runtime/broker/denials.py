@@ -24,6 +24,7 @@ class _Folded:
     denial: Denial
     task: int
     told_at: float
+    key: tuple[object, ...]
     waiting: int = 0
     """How many have not been told yet."""
 
@@ -45,11 +46,8 @@ class DenialLog:
         key = (operation.kind, operation.target, operation.tool, denial.capability, denial.layer, denial.rule, task)
         folded = self._kinds.get(key)
         if folded is None:
+            folded = self._kinds[key] = _Folded(denial, task, self._clock.monotonic(), key, waiting=1)
             await self._make_room()
-            folded = self._kinds.get(key)
-        if folded is None:
-            folded = self._kinds[key] = _Folded(denial, task, self._clock.monotonic())
-            folded.waiting = 1
             await self._tell(folded)
             return
         folded.waiting += 1
@@ -78,8 +76,10 @@ class DenialLog:
         try:
             await self._emit(OperationDenied(denial=folded.denial, task=folded.task, count=count))
         except StoreError:
-            folded.waiting += count
-            folded.told_at = before
+            # It may have been put out, or have a successor, since the writing began.
+            kept = self._kinds.setdefault(folded.key, folded)
+            kept.waiting += count
+            kept.told_at = before
             raise
 
     async def _tell_later(self) -> None:
@@ -97,14 +97,7 @@ class DenialLog:
                     return
 
     async def _make_room(self) -> None:
-        while len(self._kinds) >= _MAX_KINDS:
+        while len(self._kinds) > _MAX_KINDS:
             key = min(self._kinds, key=lambda key: self._kinds[key].told_at)
             # Taken out first: others tell while this waits, and would count on what is about to go.
-            oldest = self._kinds.pop(key)
-            try:
-                await self._tell(oldest)
-            except StoreError:
-                self._kinds.setdefault(key, oldest)
-                if self._kinds[key] is not oldest:
-                    self._kinds[key].waiting += oldest.waiting
-                raise
+            await self._tell(self._kinds.pop(key))

@@ -221,8 +221,11 @@ class EgressProxy:
 
     async def _connect(self, target: Target) -> Wire:
         try:
-            async with self._lookups:
-                places = await within(self._clock, LOOKUP_S, find(target, self._lookup))
+            if target.address is not None:
+                places = await find(target, self._lookup)  # nothing to wait for
+            else:
+                async with self._lookups:
+                    places = await within(self._clock, LOOKUP_S, find(target, self._lookup))
         except AddressRefused as error:
             hint = "an address inside is reached only where that very address is granted"
             await self._judge.refuse(str(target), ADDRESS_REFUSED, str(error), hint=hint)
