@@ -66,6 +66,8 @@ def agent_view(
     readable = [path for path in (*SYSTEM, *SYSTEM_SETTINGS) if Path(path).exists() and not Path(path).is_symlink()]
     links = [(path, str(Path(path).readlink())) for path in SYSTEM if Path(path).is_symlink()]
     readable += [*_interpreter(), *toolchains(rights, search_path), *extra]
+    if rights.execute and (python := own_python()) is not None:
+        readable.append(python)
     mounts = {path: Mount(path=path) for path in _outermost(readable)}
     mounts |= {path: Mount(path=path, writable=True) for path in scratch}
     mounts[root] = Mount(path=root, writable=bool(rights.write))
@@ -87,8 +89,15 @@ def _made_up() -> tuple[tuple[str, str], ...]:
 
 def _interpreter() -> list[str]:
     """The standard library and this package: the worker and the tools may import a module late."""
-    paths = [str(Path(os.__file__).resolve().parent), str(Path(toka_runtime.__file__).resolve().parent)]
-    return [*paths, *(str(path) for path in Path(sys.base_prefix, "lib").glob("libpython*"))]
+    return [str(Path(os.__file__).resolve().parent), str(Path(toka_runtime.__file__).resolve().parent)]
+
+
+def own_python() -> str | None:
+    """Where the interpreter that runs this is installed, when that is outside of the system folders: the one Python
+    that is certain to be there. Its `bin` is to come first in an agent's PATH, for what else a search path holds (a
+    version manager's shims) works only with its home."""
+    prefix = Path(sys.base_prefix).resolve()
+    return None if _in_system(prefix) or _holds_home(prefix) else str(prefix)
 
 
 def toolchains(rights: Rights, search_path: str) -> list[str]:
@@ -108,7 +117,8 @@ def toolchains(rights: Rights, search_path: str) -> list[str]:
 
 def _installation(program: Path) -> list[str]:
     folder = program.parent
-    if any(program.is_relative_to(system) for system in SYSTEM):
+    if _in_system(program) or folder.name == "shims":
+        # A version manager's stand-in is of no use without the home that it looks into.
         return []
     if folder.name != "bin":
         return [str(program)]
@@ -120,6 +130,10 @@ def _installation(program: Path) -> list[str]:
     if prefix == Path.home() or prefix.name in HIDDEN or prefix == Path("/") or _holds_home(prefix):
         return [str(folder)]
     return [str(prefix)]
+
+
+def _in_system(path: Path) -> bool:
+    return any(path.is_relative_to(system) for system in SYSTEM)
 
 
 def _holds_home(prefix: Path) -> bool:
