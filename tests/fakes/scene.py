@@ -42,6 +42,8 @@ class Scene:
         self.log: list[Envelope] = []
         self._dispatcher = Dispatcher(supervisor)
         self._grew = asyncio.Event()
+        self.ended = asyncio.Event()
+        """Subscribers have been told that no event will follow."""
 
     def agent(self, name: str) -> Agent:
         return self.supervisor.agent(AgentName(name))
@@ -87,6 +89,7 @@ class Scene:
                 assert not isinstance(batch, Resync)
                 self.log.extend(batch)
                 self._grew.set()
+        self.ended.set()
 
 
 @asynccontextmanager

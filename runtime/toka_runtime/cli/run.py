@@ -97,11 +97,13 @@ async def _run(options: LocalOptions, report: object, narrator: Narrator) -> int
         return _exit_code(client, interrupted=interrupted.is_set(), failures=failures)
     finally:
         # Closing ends the event stream after its last event, and so the narration.
-        await client.aclose("interrupted" if interrupted.is_set() else "every agent has ended")
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([watching])
-        await tasks.aclose()
-        narrator.close()
+        try:
+            await client.aclose("interrupted" if interrupted.is_set() else "every agent has ended")
+        finally:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([watching])
+            await tasks.aclose()
+            narrator.close()
 
 
 def _interrupt(number: int, interrupted: asyncio.Event, narrator: Narrator) -> None:

@@ -342,8 +342,11 @@ class Supervisor:
             for error in errors:
                 await self.notice(Level.ERROR, error.code, str(error))
             await self.record(RuntimeStopped(reason=reason))
-            await self.store.aclose()
-            self.bus.close()
+            try:
+                await self.store.aclose()
+            finally:
+                # Also when the store closes full: nobody waits for events that never come.
+                self.bus.close()
 
     def snapshot(self) -> FleetState:
         return self.bus.snapshot()
