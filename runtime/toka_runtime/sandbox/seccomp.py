@@ -15,6 +15,7 @@ import struct
 from typing import Any, NamedTuple
 
 from toka_runtime.sandbox.syscalls import (
+    ABOUT_A_PROCESS,
     AUDIT_ARCH,
     CLONE,
     CLONE3,
@@ -22,8 +23,12 @@ from toka_runtime.sandbox.syscalls import (
     FORBIDDEN,
     IOCTL,
     IOCTL_REFUSED,
+    PRIORITIES,
+    PRIORITY_OF_USER,
     SOCKET,
     SOCKET_FAMILIES,
+    SOCKETPAIR,
+    SOCKETPAIR_DATAGRAM,
     X32_BIT,
 )
 
@@ -87,7 +92,12 @@ def program(machine: str) -> tuple[Instruction, ...]:
     main.answer_if(_JEQ, CLONE3, refuse(errno.ENOSYS))
     main.only_for(CLONE[machine], _clone())
     main.only_for(SOCKET[machine], _socket())
+    main.only_for(SOCKETPAIR[machine], _socketpair())
     main.only_for(IOCTL[machine], _ioctl())
+    for number in ABOUT_A_PROCESS[machine].values():
+        main.only_for(number, _own_process(0))
+    for number in PRIORITIES[machine].values():
+        main.only_for(number, _own_priority())
     for number in FORBIDDEN[machine]:
         main.answer_if(_JEQ, number, refuse(errno.EPERM))
     main.answer(ALLOW)
@@ -110,6 +120,31 @@ def _socket() -> _Program:
     for family in SOCKET_FAMILIES:
         body.answer_if(_JEQ, family, ALLOW)
     body.answer(refuse(errno.EAFNOSUPPORT))
+    return body
+
+
+def _socketpair() -> _Program:
+    body = _Program()
+    body.load(_ARGUMENTS + 8)
+    body.answer_if(_JSET, SOCKETPAIR_DATAGRAM, refuse(errno.EPERM))
+    body.answer(ALLOW)
+    return body
+
+
+def _own_process(argument: int) -> _Program:
+    """Only with 0, the caller itself, as the process."""
+    body = _Program()
+    body.load(_ARGUMENTS + 8 * argument)
+    body.answer_unless(_JEQ, 0, refuse(errno.EPERM))
+    body.answer(ALLOW)
+    return body
+
+
+def _own_priority() -> _Program:
+    body = _Program()
+    body.load(_ARGUMENTS)
+    body.answer_if(_JSET, PRIORITY_OF_USER, refuse(errno.EPERM))
+    body.code += _own_process(1).code
     return body
 
 

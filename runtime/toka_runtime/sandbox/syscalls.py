@@ -10,12 +10,27 @@ X32_BIT = 0x40000000
 CLONE = {"x86_64": 56, "aarch64": 220}
 SOCKET = {"x86_64": 41, "aarch64": 198}
 IOCTL = {"x86_64": 16, "aarch64": 29}
+SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
 CLONE3 = 435
 
 CLONE_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x80
 """NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME."""
 SOCKET_FAMILIES = (2, 10)
 """AF_INET and AF_INET6: their network namespace is empty but for its own loopback."""
+SOCKETPAIR_DATAGRAM = 2
+"""Set in SOCK_DGRAM and SOCK_RAW, not in SOCK_STREAM and SOCK_SEQPACKET. A half of a datagram pair can send to any
+socket that has a path in the view, as if it had been made by `socket`."""
+ABOUT_A_PROCESS = {
+    "x86_64": {"sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203, "prlimit64": 302}
+    | {"sched_setattr": 314},
+    "aarch64": {"sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "prlimit64": 261}
+    | {"sched_setattr": 274},
+}
+"""Their first argument is a process; 0 is the caller. They ask for nothing but the same user, so any program of the
+agent could take limits and processor time from its own process 1, which has to stop and kill it."""
+PRIORITIES = {"x86_64": {"setpriority": 141, "ioprio_set": 251}, "aarch64": {"setpriority": 140, "ioprio_set": 30}}
+"""The same, with the process second. First: what it means, where 2 is set for all that the user has."""
+PRIORITY_OF_USER = 2
 IOCTL_REFUSED = (0x5412, 0x541C, 0x541D)
 """TIOCSTI (typing into a terminal), TIOCLINUX, TIOCCONS."""
 

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from fakes.child import in_child
 from toka_runtime.sandbox import kernel, seccomp
 from toka_runtime.sandbox.seccomp import ALLOW, KILL, program, refuse, simulate
-from toka_runtime.sandbox.syscalls import AUDIT_ARCH, CLONE, CLONE3, FORBIDDEN, IOCTL, SOCKET
+from toka_runtime.sandbox.syscalls import (
+    ABOUT_A_PROCESS,
+    AUDIT_ARCH,
+    CLONE,
+    CLONE3,
+    FORBIDDEN,
+    IOCTL,
+    PRIORITIES,
+    SOCKET,
+    SOCKETPAIR,
+)
 
 MACHINES = sorted(AUDIT_ARCH)
 
@@ -54,6 +64,30 @@ def test_no_clone_flag_makes_a_namespace(machine: str, flags: int) -> None:
 def test_only_internet_sockets(machine: str, family: int) -> None:
     answer = simulate(program(machine), AUDIT_ARCH[machine], SOCKET[machine], (family,))
     assert answer == (ALLOW if family in {2, 10} else refuse(errno.EAFNOSUPPORT))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@given(kind=st.integers(0, 2**32 - 1))
+def test_a_pair_of_sockets_is_connected_for_good(machine: str, kind: int) -> None:
+    answer = simulate(program(machine), AUDIT_ARCH[machine], SOCKETPAIR[machine], (socket.AF_UNIX, kind))
+    datagram = kind & 0xF in {socket.SOCK_DGRAM, socket.SOCK_RAW}
+    if datagram:
+        assert answer == refuse(errno.EPERM)
+    if kind & 0xF in {socket.SOCK_STREAM, socket.SOCK_SEQPACKET}:
+        assert answer == ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@given(pid=st.integers(0, 2**32 - 1))
+def test_limits_and_priorities_only_of_oneself(machine: str, pid: int) -> None:
+    code, arch = program(machine), AUDIT_ARCH[machine]
+    expected = refuse(errno.EPERM) if pid else ALLOW
+    for number in ABOUT_A_PROCESS[machine].values():
+        assert simulate(code, arch, number, (pid,)) == expected
+    for number in PRIORITIES[machine].values():
+        assert simulate(code, arch, number, (1, pid)) == expected
+        assert simulate(code, arch, number, (2, pid)) == refuse(errno.EPERM)
+        assert simulate(code, arch, number, (3, pid)) == refuse(errno.EPERM)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
