@@ -139,6 +139,23 @@ async def test_a_name_that_cannot_be_stored_is_refused_at_the_door(store: EventS
     assert (await store.append(fake.tool_started("c"), agent="gut-ü")).seq == 1
 
 
+async def test_work_that_raises_is_undone_alone(store: EventStore) -> None:
+    def fails(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO meta VALUES ('half', 'done')")
+        raise KeyError("a defect")
+
+    def works(connection: sqlite3.Connection) -> int:
+        return connection.execute("INSERT INTO meta VALUES ('whole', 'done')").rowcount
+
+    results = await asyncio.gather(
+        store.transact(works), store.transact(fails), store.append(fake.tool_started("c")), return_exceptions=True
+    )
+    assert [type(result).__name__ for result in results] == ["int", "KeyError", "Envelope"]
+    keys = await store.query(lambda connection: connection.execute("SELECT key FROM meta").fetchall())
+    assert ("whole",) in keys
+    assert ("half",) not in keys
+
+
 async def test_a_cancelled_append_leaves_the_store_whole(store: EventStore, seen: list[Envelope]) -> None:
     task = asyncio.get_running_loop().create_task(store.append(fake.tool_started("gone"), agent=ALPHA))
     await asyncio.sleep(0)

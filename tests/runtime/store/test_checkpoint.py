@@ -101,6 +101,27 @@ async def test_only_agents_that_changed_are_written_again(store: EventStore) -> 
     assert {name for name in after if after[name] != before.get(name)} == {"", ALPHA}
 
 
+async def test_agents_that_are_gone_are_gone_from_the_checkpoint(store: EventStore, open_store) -> None:
+    store.state_source = lambda: state
+    await write(
+        store, fake.number([(fake.ev.SpecLoaded(spec=fake.spec_of(n), rights=fake.Rights()), n) for n in fake.AGENTS])
+    )
+    whole = await store.latest_state()
+    state = whole
+    await store.apply_retention()
+    await store.append(fake.tool_started("x"))
+    state = whole.model_copy(update={"seq": store.head, "agents": {ALPHA: whole.agents[ALPHA]}})
+    await store.apply_retention()
+    assert list((await store.latest_state()).agents) == [ALPHA]
+    await store.aclose()
+    again = await open_store()
+    await again.append(fake.tool_started("y"))
+    state = whole.model_copy(update={"seq": again.head, "agents": {}})
+    again.state_source = lambda: state
+    await again.apply_retention()
+    assert (await again.latest_state()).agents == {}
+
+
 async def test_a_checkpoint_that_cannot_be_read_is_made_again_from_the_log(
     store: EventStore, open_store, tmp_path: Path
 ) -> None:

@@ -80,6 +80,15 @@ async def test_posts_are_kept_in_order_and_written_when_there_is_room(store: Eve
     assert [envelope.event.call for envelope in seen] == [str(n) for n in range(22)]  # type: ignore[union-attr]
 
 
+async def test_an_agent_first_heard_of_in_a_failed_commit_is_found_later(store: EventStore) -> None:
+    fill_up(store)
+    with pytest.raises(StoreFull):
+        await store.append(fake.tool_started("refused", target=BIG), agent=ALPHA)
+    make_room(store)
+    await store.append(fake.tool_started("kept"), agent=ALPHA)
+    assert len(await store.read(agent=ALPHA)) == 1
+
+
 async def test_samples_go_on_so_that_a_screen_stays_live(store: EventStore, seen: list[Envelope]) -> None:
     fill_up(store)
     store.post(fake.tool_started("waits", target=BIG), agent=ALPHA)

@@ -108,6 +108,20 @@ async def test_a_damaged_file_is_reported_and_left_alone(
     assert file.read_bytes() == before
 
 
+async def test_a_clean_end_is_written_down(open_store, tmp_path: Path) -> None:
+    def clean() -> str:
+        database = sqlite3.connect(tmp_path / "state/events.db")
+        (value,) = database.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
+        database.close()
+        return value
+
+    for _ in range(2):
+        store = await open_store()
+        assert clean() == "0"
+        await store.aclose()
+        assert clean() == "1"
+
+
 async def test_after_an_unclean_end_the_whole_file_is_checked(open_store, tmp_path: Path) -> None:
     store = await open_store()
     for n in range(300):
