@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="event log, journals, worktrees, reports")
     parser.add_argument("--max-agents", type=_positive, metavar="N", help="how many agents run at once")
     parser.add_argument("--enable", action="append", default=[], metavar="NAME", help="switch on conditional tasks")
+    parser.add_argument(
+        "--allow-unconfined",
+        action="store_true",
+        help="let agents run without a sandbox whose spec says `sandbox: false`",
+    )
     parser.add_argument("--in-place", action="store_true", help="work on the folder itself, without worktrees")
     parser.add_argument(
         "--rehearsal-delay", type=_seconds, default=0.02, metavar="S", help="pause between pieces of a rehearsal's text"
@@ -65,6 +70,7 @@ def execute(args: argparse.Namespace) -> int:
         record=args.record,
         base_url=args.base_url,
         model=args.model,
+        allow_unconfined=args.allow_unconfined,
         rehearsal_delay_s=args.rehearsal_delay,
     )
     report = load_specs(options)

@@ -13,6 +13,7 @@ from toka_runtime.protocol.usage import TokenUsage
 _HEAD = ("agent", "state", "done", "verified", "denied", "tokens", "time")
 _TEXT_COLUMNS = 2
 _LEAST_NAME = 12
+_CAUSES = 10
 _ORDER = (AgentState.COMPLETED, AgentState.FAILED, AgentState.KILLED, AgentState.SKIPPED)
 COLOURS = {
     AgentState.RUNNING: "cyan",
@@ -38,8 +39,8 @@ def took(view: AgentView, now: datetime | None) -> timedelta | None:
 
 
 def summary_lines(state: FleetState, style: Style, width: int = 0) -> list[str]:
-    """A table and a sum; nothing for a fleet of which nothing was asked. With a `width`, names give way until a row of
-    the table fits into it."""
+    """A table, why agents have failed, and a sum; nothing for a fleet of which nothing was asked. With a `width`, names
+    give way until a row of the table fits into it."""
     views = [view for view in state.agents.values() if view.requested]
     if not views:
         return []
@@ -51,7 +52,13 @@ def summary_lines(state: FleetState, style: Style, width: int = 0) -> list[str]:
     for view, row in zip(views, rows[1:], strict=True):
         colour = COLOURS.get(view.state, "bold")
         lines.append(style(colour, _aligned(row, widths)))
-    return ["", *lines, "", style("bold", total(state))]
+    failed = [view for view in views if view.state is AgentState.FAILED]
+    causes = [
+        style("red", _cut(clean(f"{view.name}: {' '.join(view.detail.split())}"), width or 200)) for view in failed
+    ]
+    if len(causes) > _CAUSES:
+        causes[_CAUSES:] = [f"… and {len(causes) - _CAUSES} more that failed"]
+    return ["", *lines, *([""] if causes else []), *causes, "", style("bold", total(state))]
 
 
 def total(state: FleetState) -> str:
@@ -93,8 +100,12 @@ def _tokens(usage: TokenUsage) -> str:
     return f"{'~' if usage.estimated else ''}{usage.total_tokens:,}"
 
 
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
+    name = _cut(row[0], widths[0])
     cells = [
         cell.ljust(width) if at < _TEXT_COLUMNS else cell.rjust(width)
         for at, (cell, width) in enumerate(zip((name, *row[1:]), widths, strict=True))
