@@ -32,6 +32,8 @@ Output = Callable[[Stream, str, int, int, CallId], None]
 """(stream, text, task, turn, call)."""
 FILE_TOOL_TIMEOUT_S = 60.0
 SANDBOX_RULE = "sandbox:refused"
+TOLD_BY_PROXY = "tool.refused_by_proxy"
+"""The proxy has recorded this refusal itself."""
 _PLAIN_CODES = ("", "tool.exit_status", "tool.http_status", "tool.timeout")
 """Results that speak for themselves."""
 _NAME_CHARS = 200
@@ -226,7 +228,7 @@ class Gate:
         finally:
             for text in streams.values():
                 text.close()
-        if outcome.refused_target:
+        if outcome.refused_target and outcome.code != TOLD_BY_PROXY:
             await self._tell_refused(prepared, outcome, place)
         return self._answered(outcome)
 

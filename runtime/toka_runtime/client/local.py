@@ -42,6 +42,7 @@ class LocalOptions:
     enable: frozenset[str] = frozenset()
     max_agents: int | None = None
     in_place: bool = False
+    allow_unconfined: bool = False
     record: str = ""
     base_url: str = ""
     model: str = ""
@@ -123,6 +124,7 @@ async def open_local(options: LocalOptions, report: LoadReport | None = None) ->
             max_agents=options.max_agents,
             enable=options.enable,
             workspace_mode="in-place" if options.in_place else "auto",
+            allow_unconfined=options.allow_unconfined,
             loop=options.loop,
         )
     )

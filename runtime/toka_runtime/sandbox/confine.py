@@ -124,9 +124,13 @@ def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
     rules += _folders(access["read"], READ | (EXECUTE if runs else 0))
     rules += _folders(access["write"], READ | WRITE | (EXECUTE if runs else 0))
     rules += [PathAccess(f"/dev/{name}", READ_FILE | WRITE_FILE) for name in namespaces.DEVICES]
+    if runs or access.get("port") is not None:
+        # Programs and libraries; TLS loads its own, and its certificates, when it is first used.
+        system = READ | (EXECUTE if runs else 0)
+        rules += [PathAccess(str(path), system) for path, writable in confinement["mounts"] if not writable]
+        rules.append(PathAccess("/etc", READ))
     if runs:
-        rules += [PathAccess(str(path), READ | EXECUTE) for path, writable in confinement["mounts"] if not writable]
-        rules += [PathAccess("/etc", READ), PathAccess("/proc", READ)]
+        rules.append(PathAccess("/proc", READ))
         # A rule covers what is mounted below, too: with something given below /tmp there is only $TMPDIR.
         given = [str(path) for path, _ in confinement["mounts"]]
         free = [top for top in SCRATCH if not any(path.startswith(f"{top}/") for path in given)]

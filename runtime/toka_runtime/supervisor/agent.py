@@ -28,7 +28,7 @@ from toka_runtime.protocol.events import (
     WorkspaceReady,
 )
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
-from toka_runtime.protocol.spec import AgentSpec, RestartPolicy
+from toka_runtime.protocol.spec import AgentSpec, RestartPolicy, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
@@ -252,7 +252,7 @@ class Agent:
             readable=tuple(str(path) for path in workspace.git_paths),
             own_folder=workspace.mode != "in-place",
         )
-        process = await self._services.launcher.launch(plan)
+        process = await self._launch(plan, voice)
         self.process = process
         self.meter = TreeMeter(process.process)
         await voice.emit(
@@ -263,6 +263,28 @@ class Agent:
             await self._change(AgentState.RUNNING)
 
         return await perform(voice, self.spec, self.rights, process, workspace, self.gate, on_ready=ready)
+
+    async def _launch(self, plan: SandboxPlan, voice: RunVoice) -> AgentProcess:
+        """Confined, or as its spec says: never a silent downgrade."""
+        launcher = self._services.launcher
+        if plan.mode is SandboxMode.NONE:
+            if not self._services.options.allow_unconfined:
+                raise SandboxUnavailable(
+                    f"{self.name} asks to run unconfined", hint="allow it with --allow-unconfined, or set sandbox: true"
+                )
+            await self._warn_unconfined(voice, "its spec says `sandbox: false`")
+            return await launcher.launch(plan)
+        try:
+            return await launcher.launch(plan)
+        except SandboxUnavailable as error:
+            if plan.mode is not SandboxMode.BEST_EFFORT:
+                raise
+            await self._warn_unconfined(voice, f"`sandbox: best-effort`, and {error.message}")
+        return await launcher.launch(plan.model_copy(update={"mode": SandboxMode.NONE}))
+
+    async def _warn_unconfined(self, voice: RunVoice, why: str) -> None:
+        message = f"{self.name} runs UNCONFINED, with all rights of its user: {why}"
+        await voice.emit(Noticed(level=Level.WARNING, code="sandbox.unconfined", message=message))
 
     async def _clean_up(self, ending: _Ending) -> _Ending:
         process, self.process, self.meter = self.process, None, None

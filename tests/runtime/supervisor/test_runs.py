@@ -227,3 +227,55 @@ async def test_thirty_agents_at_once(tmp_path: Path) -> None:
         await stage.run()
         assert set(stage.final().values()) == {S.COMPLETED}
         assert len({e.process.pid for e in stage.of(ev.ProcessStarted)}) == 30
+
+
+async def test_unconfined_is_the_operators_decision(tmp_path: Path) -> None:
+    text = spec("a").replace("sandbox: true", "sandbox: false")
+    async with scene(tmp_path, obedient, text) as stage:
+        await stage.run()
+        assert (stage.agent("a").state, stage.agent("a").reason) == (S.FAILED, StopReason.SANDBOX_UNAVAILABLE)
+        assert "--allow-unconfined" in stage.of(ev.AgentStateChanged)[-1].detail
+        assert not stage.of(ev.ProcessStarted)
+    async with scene(tmp_path / "again", obedient, text, allow_unconfined=True) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED}
+        assert any(e.code == "sandbox.unconfined" for e in stage.of(ev.Noticed))
+        assert not any("namespaces" in line for line in stage.of(ev.ProcessStarted)[-1].protections)
+
+
+async def test_confined_is_the_default_and_is_told(tmp_path: Path) -> None:
+    async with scene(tmp_path, obedient, spec("a")) as stage:
+        await stage.run()
+        assert any("namespaces" in line for line in stage.of(ev.ProcessStarted)[-1].protections)
+
+
+async def test_a_host_that_is_granted_is_reached_through_the_proxy_alone(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nfound\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    def brain(request: ModelRequest) -> Answer:
+        around = f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo AROUND"
+        first = tool_turn(
+            ("fetch_url", {"url": f"http://127.0.0.1:{port}/"}),
+            ("fetch_url", {"url": f"http://127.0.0.1:{port + 1}/"}),
+            ("run_command", {"command": around}),
+        )
+        return finish() if tool_results(request) else first
+
+    grant = f"grants: {{network-access: ['127.0.0.1:{port}']}}\n"
+    text = spec("a", body=grant).replace("script-execution]", "script-execution, network-access]")
+    async with server, scene(tmp_path, brain, text) as stage:
+        await stage.run()
+        ended = {(e.tool, e.outcome) for e in stage.of(ev.ToolCallEnded)}
+        assert ("fetch_url", "ok") in ended
+        assert ("fetch_url", "denied") in ended
+        assert ("run_command", "error") in ended
+        assert all("AROUND" not in e.text for e in stage.of(ev.OutputAppended))
+        (denied,) = stage.of(ev.OperationDenied)
+        assert denied.denial.operation.target == f"127.0.0.1:{port + 1}"

@@ -55,7 +55,7 @@ async def test_a_certificate_that_is_not_valid(tmp_path: Path) -> None:
 async def test_a_refusal_is_told_with_the_proxys_text(tmp_path: Path, scheme: str) -> None:
     async with egress() as out:
         outcome = await fetch(out, f"{scheme}://evil.test:8443/", tmp_path)
-        assert (outcome["code"], outcome["refused_target"]) == ("tool.refused", "evil.test:8443")
+        assert (outcome["code"], outcome["refused_target"]) == ("tool.refused_by_proxy", "evil.test:8443")
         assert "[missing capability: network-access; rule: deny:not-granted]" in outcome["content"]
         assert out.denial() == ("proxy", "deny:not-granted", "evil.test:8443")
 

@@ -188,7 +188,7 @@ def _check_refused(response: http.client.HTTPResponse, place: _Place) -> None:
 def _refused(place: _Place, text: bytes, *, refused: bool) -> ToolFailure:
     said = text.decode("utf-8", "replace").strip() or f"{place.written}: the proxy did not connect"
     if refused:
-        return ToolFailure("tool.refused", said, refused_target=place.written)
+        return ToolFailure("tool.refused_by_proxy", said, refused_target=place.written)
     return ToolFailure("tool.network", said)
 
 
