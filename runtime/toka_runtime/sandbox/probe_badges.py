@@ -1,0 +1,206 @@
+"""From what was tried to what an operator reads: the tier, the six badges, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from toka_runtime.sandbox.probe_cgroups import V2
+from toka_runtime.sandbox.probe_confined import KILLED, WHOLE
+from toka_runtime.sandbox.probe_model import Area, Badge, Check, Strength, Tier
+from toka_runtime.sandbox.probe_primitives import NAMESPACES
+
+SYSCTLS: dict[str, tuple[str, str]] = {
+    "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
+    "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=15000"),
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+        "1",
+        "an AppArmor profile that allows `userns` for this Python, or "
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+}
+"""File → (the value that forbids user namespaces, what allows them)."""
+
+NEEDED = (
+    "confined.view",
+    "confined.network",
+    "confined.capabilities",
+    "confined.seccomp",
+    "confined.paths",
+    KILLED,
+)
+"""Without any of these an agent with `sandbox: true` must not run."""
+
+
+class Evidence:
+    """Checks by name, and what a failed one means on this host."""
+
+    def __init__(self, checks: Sequence[Check], *, root: bool, sysctls: Mapping[str, str] | None = None) -> None:
+        """`sysctls`: file → value; read from this host when it is None."""
+        self.checks = {check.name: check for check in checks}
+        self.root = root
+        self._sysctls = _read_sysctls() if sysctls is None else dict(sysctls)
+
+    def ok(self, name: str) -> bool:
+        check = self.checks.get(name)
+        return check is not None and check.ok
+
+    def why(self, name: str) -> str:
+        """`check: what was seen (EPERM)`."""
+        check = self.checks.get(name)
+        if check is None:
+            return f"{name}: not tried"
+        number = f" ({check.errno})" if check.errno else ""
+        return f"{name}: {check.detail}{number}"
+
+    @property
+    def problem(self) -> str:
+        """ "" when agents with `sandbox: true` start."""
+        if not self.ok(WHOLE):
+            forbidding = self._forbidding()
+            return self.why(WHOLE) + (f"; {forbidding[0]}" if forbidding else "")
+        broken = [name for name in NEEDED if not self.ok(name)]
+        return "; ".join(self.why(name) for name in broken)
+
+    @property
+    def fix(self) -> str:
+        if not self.problem:
+            return ""
+        forbidding = self._forbidding()
+        if forbidding is not None:
+            return forbidding[1]
+        if not self.ok("landlock"):
+            return "a kernel with Landlock (5.13 or later), and landlock in the lsm= list of its command line"
+        if not self.ok("seccomp"):
+            return "a kernel with CONFIG_SECCOMP_FILTER, and a container whose profile allows seccomp"
+        if not self.ok("namespace.user") and not self.root:
+            return "run outside of a container that forbids user namespaces, or allow them in its profile"
+        return "what the reason names must be allowed here; in a container: its seccomp profile and capabilities"
+
+    def _forbidding(self) -> tuple[str, str] | None:
+        """(the setting, what allows it) when a setting of the host forbids user namespaces to an ordinary user."""
+        if self.root:
+            return None
+        for path, (value, fix) in SYSCTLS.items():
+            if self._sysctls.get(path) == value:
+                return f"{path.removeprefix('/proc/sys/').replace('/', '.')} = {value}", fix
+        return None
+
+
+def _read_sysctls() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in SYSCTLS:
+        try:
+            found[path] = Path(path).read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+def tier_of(evidence: Evidence) -> Tier:
+    if not evidence.ok("landlock"):
+        return Tier.E
+    pieces = all(evidence.ok(f"namespace.{name}") for name in NAMESPACES) and evidence.ok("root_view")
+    if evidence.ok(WHOLE) or pieces:
+        return Tier.A if evidence.ok(V2) else Tier.B
+    return Tier.C if evidence.ok("bwrap") else Tier.D
+
+
+def badges_of(evidence: Evidence) -> tuple[Badge, ...]:
+    """One for each area, of what the runtime uses today."""
+    if evidence.problem:
+        return tuple(_unavailable(area, evidence) for area in Area)
+    return (_files(evidence), _network(evidence), _kill(), _processes(evidence), _memory(evidence), _cpu(evidence))
+
+
+def _unavailable(area: Area, evidence: Evidence) -> Badge:
+    effect = "no agent with `sandbox: true` starts; with `sandbox: none` nothing holds"
+    strength, mechanism = Strength.NONE, ""
+    if area is Area.KILL:
+        effect = "no agent with `sandbox: true` starts; with `sandbox: none` orphans are adopted and killed, one by one"
+        strength, mechanism = Strength.APPROXIMATE, "subreaper"
+    return Badge(
+        area=area,
+        strength=strength,
+        mechanism=mechanism,
+        reason=evidence.problem,
+        effect=effect,
+        fix=evidence.fix,
+    )
+
+
+def _files(evidence: Evidence) -> Badge:
+    return Badge(
+        area=Area.FS,
+        strength=Strength.ENFORCED,
+        mechanism="mount namespace with a root of its own, Landlock for each call, own user"
+        if evidence.root
+        else "mount namespace with a root of its own, Landlock for each call",
+        effect="an agent sees system programs, its own folder and its scratch; a tool call only what it was allowed",
+    )
+
+
+def _network(evidence: Evidence) -> Badge:
+    second = ", Landlock's TCP rules" if evidence.ok("confined.tcp") else ""
+    return Badge(
+        area=Area.NET,
+        strength=Strength.ENFORCED,
+        mechanism=f"network namespace, seccomp{second}",
+        effect="no way out but the runtime's proxy, which lets allowed hosts through",
+    )
+
+
+def _kill() -> Badge:
+    return Badge(
+        area=Area.KILL,
+        strength=Strength.ENFORCED,
+        mechanism="PID namespace",
+        effect="pause and kill reach every process of an agent, wherever it went",
+    )
+
+
+def _processes(evidence: Evidence) -> Badge:
+    held = evidence.ok("confined.processes")
+    whose = "an agent's own user" if evidence.root else "your user in an agent's user namespace"
+    return Badge(
+        area=Area.PROCS,
+        strength=Strength.ENFORCED if held else Strength.NONE,
+        mechanism=f"RLIMIT_NPROC, {whose}" if held else "",
+        reason="" if held else evidence.why("confined.processes"),
+        effect="a fork bomb stops at the limit of its agent" if held else "a fork bomb takes the whole machine",
+        fix="" if held else "run each runtime as a user of its own with a limit (ulimit -u)",
+    )
+
+
+def _memory(evidence: Evidence) -> Badge:
+    held = evidence.ok("confined.memory")
+    possible = _controllers(evidence, "memory")
+    return Badge(
+        area=Area.MEM,
+        strength=Strength.APPROXIMATE if held else Strength.NONE,
+        mechanism="RLIMIT_DATA" if held else "",
+        reason=f"the runtime sets no cgroup limits yet; {possible}" if held else evidence.why("confined.memory"),
+        effect="memory_limit holds for each process, not for all of an agent's together"
+        if held
+        else "an agent may use all of the memory",
+        fix="limit the runtime as a whole: systemd-run --user --scope -p MemoryMax=…",
+    )
+
+
+def _cpu(evidence: Evidence) -> Badge:
+    return Badge(
+        area=Area.CPU,
+        strength=Strength.NONE,
+        mechanism="",
+        reason=f"the runtime sets no CPU limits yet; {_controllers(evidence, 'cpu')}",
+        effect="an agent may use all processors",
+        fix="limit the runtime as a whole: systemd-run --user --scope -p CPUQuota=…",
+    )
+
+
+def _controllers(evidence: Evidence, controller: str) -> str:
+    if evidence.ok(V2):
+        return "this host would allow them (cgroup v2)"
+    if evidence.ok(f"cgroup.v1.{controller}"):
+        return "this host would allow them (cgroup v1)"
+    return f"this host allows none ({evidence.why(V2)})"
