@@ -21,8 +21,7 @@ from toka_runtime.supervisor.model_calls import ModelCalls
 from toka_runtime.supervisor.prompt import TaskResult, system_prompt
 from toka_runtime.supervisor.services import RunVoice
 from toka_runtime.supervisor.session import WorkerDied, WorkerSession
-from toka_runtime.supervisor.tasks import TaskEnd, TaskScene, run_task
-from toka_runtime.supervisor.verify import run_verification
+from toka_runtime.supervisor.tasks import TaskEnd, TaskScene, prove, run_task
 from toka_runtime.supervisor.workspace import AgentWorkspace
 
 
@@ -145,17 +144,8 @@ async def _objectives(scene: TaskScene) -> tuple[Verdict, ...]:
     for index, objective in enumerate(scene.spec.objectives):
         if objective.verify is None:
             continue
-        verified = await run_verification(
-            objective.verify,
-            runner=scene.process,
-            root=scene.root,
-            environment=scene.environment,
-            subject=f"objective {index + 1}",
-            objective=index,
-            call=CallId(f"o{index + 1}"),
-            clock=scene.voice.services.clock,
-        )
-        await scene.voice.emit(verified)
+        subject, call = f"objective {index + 1}", CallId(f"o{index + 1}")
+        verified = await prove(scene, objective.verify, subject=subject, objective=index, call=call)
         verdicts.append(verified.verdict)
     return tuple(verdicts)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toka_runtime.errors import ProtocolError
-from toka_runtime.protocol.events import TaskStateChanged
+from toka_runtime.protocol.events import Stream, TaskStateChanged, Verified
 from toka_runtime.protocol.ids import CallId
-from toka_runtime.protocol.spec import AgentSpec, TaskSpec
+from toka_runtime.protocol.spec import AgentSpec, TaskSpec, Verify
 from toka_runtime.protocol.states import TaskState, Verdict
 from toka_runtime.sandbox.plan import AgentProcess
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, elapse, within
@@ -110,17 +110,8 @@ async def _judge(scene: TaskScene, index: int, attempt: int, said: AttemptResult
             return end(Verdict.CLAIMED, ok=True)
         return end(Verdict.FAILED, ok=False, code="task.unfinished", detail="it ended without calling finish")
     await _say(scene, index, TaskState.VERIFYING, attempt=attempt, detail=task.verify.text)
-    verified = await run_verification(
-        task.verify,
-        runner=scene.process,
-        root=scene.root,
-        environment=scene.environment,
-        subject=f"task {index + 1}",
-        task=index,
-        call=CallId(f"v{index + 1}.{attempt}"),
-        clock=scene.voice.services.clock,
-    )
-    await scene.voice.emit(verified)
+    call = CallId(f"v{index + 1}.{attempt}")
+    verified = await prove(scene, task.verify, subject=f"task {index + 1}", task=index, call=call)
     if verified.verdict is Verdict.FAILED:
         return end(
             Verdict.FAILED,
@@ -129,6 +120,39 @@ async def _judge(scene: TaskScene, index: int, attempt: int, said: AttemptResult
             detail=f"`{verified.command}` ended with {verified.exit_code}: {verified.output_tail[-500:]}",
         )
     return end(verified.verdict, ok=True)
+
+
+async def prove(
+    scene: TaskScene,
+    verify: Verify,
+    *,
+    subject: str,
+    call: CallId,
+    task: int | None = None,
+    objective: int | None = None,
+) -> Verified:
+    """Run a verify command as the runtime's own act, its output live, and record what came of it."""
+    voice = scene.voice
+
+    def show(stream: str, data: bytes) -> None:
+        text = data.decode(errors="replace")
+        at = -1 if task is None else task
+        voice.services.output.append(voice.agent, voice.run, Stream(stream), text, task=at, call=call)
+
+    verified = await run_verification(
+        verify,
+        runner=scene.process,
+        root=scene.root,
+        environment=scene.environment,
+        subject=subject,
+        task=task,
+        objective=objective,
+        call=call,
+        clock=voice.services.clock,
+        on_output=show,
+    )
+    await voice.emit(verified)
+    return verified
 
 
 async def _say(
