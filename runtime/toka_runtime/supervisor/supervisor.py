@@ -97,7 +97,7 @@ class Supervisor:
 
         def write_errors(plan: SandboxPlan, data: bytes) -> None:
             # What a worker or its interpreter says on its error output is no tool's, and never usual.
-            output.append(plan.agent, plan.run, Stream.STDERR, data.decode(errors="replace"))
+            output.append(plan.agent, plan.run, Stream.STDERR, data)
 
         def defect(name: str, error: BaseException) -> None:
             store.post(_defect(name, error))

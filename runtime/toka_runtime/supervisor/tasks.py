@@ -135,9 +135,8 @@ async def prove(
     voice = scene.voice
 
     def show(stream: str, data: bytes) -> None:
-        text = data.decode(errors="replace")
         at = -1 if task is None else task
-        voice.services.output.append(voice.agent, voice.run, Stream(stream), text, task=at, call=call)
+        voice.services.output.append(voice.agent, voice.run, Stream(stream), data, task=at, call=call)
 
     verified = await run_verification(
         verify,
