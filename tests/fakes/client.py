@@ -86,6 +86,11 @@ class FakeRuntimeClient:
     # -- for tests ------------------------------------------------------------------------------------------------
 
     @property
+    def listening(self) -> bool:
+        """Whether somebody reads events: samples that are sent before are lost, as with any client."""
+        return bool(self._queues)
+
+    @property
     def commands(self) -> list[cmd.Command]:
         """What was asked for, without the queries."""
         return [request.command for request in self.requests if request.command.op not in cmd.QUERIES]

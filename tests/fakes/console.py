@@ -96,7 +96,7 @@ async def console(
     app = make_app(client, clock, **options)
     async with app.run_test(size=size) as pilot:
         made = Console(app, pilot, client, clock)
-        await made.until(lambda: app.bridge is not None and not app.session.phase, "the start")
+        await made.until(lambda: app.bridge is not None and not app.session.phase and client.listening, "the start")
         await made.drained()
         yield made
         await app.finish()

@@ -170,8 +170,8 @@ async def work(client: FakeRuntimeClient, clock: FakeClock) -> None:
         first,
         "1. list every Cargo.toml\n2. compare the versions that they ask for\n3. write down what differs\n",
     )
-    tool(client, first, "c1", "list_files", "crates/**/Cargo.toml", 
-         summary="crates/kernel/Cargo.toml\ncrates/store/Cargo.toml", pattern="crates/**/Cargo.toml", limit=200)  # fmt: skip
+    tool(client, first, "c1", "list_files", "crates/**/Cargo.toml", pattern="crates/**/Cargo.toml",
+         summary="crates/kernel/Cargo.toml\ncrates/store/Cargo.toml", limit=200)  # fmt: skip
     client.emit(
         ev.ModelCallEnded(
             call=CallId("m1"), task=0, turn=1, provider="rehearsal", model="none", outcome="ok", duration_s=3.2,

@@ -75,7 +75,7 @@ class Terminal:
             assert time.monotonic() < deadline, f"{pattern!r} was not written: …{self.output[-2000:]!r}"
             assert self.read(0.5) or self.process.poll() is None, f"it ended: …{self.output[-2000:]!r}"
 
-    def settle(self, quiet_s: float = 0.3) -> None:
+    def settle(self, quiet_s: float = 0.2) -> None:
         """Read until nothing comes for a while."""
         deadline = time.monotonic() + PATIENCE_S
         while self.read(quiet_s):

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from toka_runtime.clock import Clock
     from toka_runtime.protocol.commands import Command
 
+START_S = 20.0
+"""How long leaving waits for a start that is under way."""
+
 
 def _action_provider() -> type[Provider]:
     from toka_console.palette_provider import ActionProvider
@@ -85,6 +88,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._settings_file = settings_file
         self._start_fleet = start_fleet
         self._tasks = aio.TaskOwner(self._task_failed)
+        self._starting: asyncio.Task[None] | None = None
         self._tick_due = 0.0
         self.navigator = Navigator(self)
         for theme in themes.THEMES.values():
@@ -104,7 +108,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def _first_frame_is_drawn(self) -> None:
         gc.freeze()
-        self._tasks.spawn(self._start(), name="start")
+        self._starting = self._tasks.spawn(self._start(), name="start")
 
     async def _start(self) -> None:
         # Imports are done in a thread: they take the interpreter's time, not the loop's turn.
@@ -115,6 +119,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
         client = await self._open_client()
         self.bridge = Bridge(self.session, client, self.repaint)
+        if self.stopping:
+            return
         await self.bridge.open()
         self.session.phase = ""
         gc.freeze()
@@ -175,6 +181,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     async def finish(self) -> None:
         """After the screen has gone: close what is still open (a start that never ended, a crash)."""
+        if self._starting is not None:
+            # A runtime that is half open is opened first: only then is there something that can be closed in order.
+            await asyncio.wait({self._starting}, timeout=START_S)
         await self.aclose()
         await self._tasks.aclose()
 

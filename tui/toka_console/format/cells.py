@@ -48,7 +48,7 @@ def wrap(text: str, width: int) -> list[str]:
         return _wrap_wide(text, width)
     rows: list[str] = []
     while len(text) > width:
-        cut = text.rfind(" ", width // 2, width + 1)
+        cut = text.rfind(" ", 0, width + 1)
         if cut <= 0:
             rows.append(text[:width])
             text = text[width:]

@@ -109,7 +109,9 @@ class Pane(Widget):
             lines = [self._rule(width), *self.content(width, height - 1)]
         else:
             lines = self.content(width, height)
-        blank = Strip([Segment(" " * width, self.palette.base)], width)
+        base = self.palette.base
+        lines = [line if line.cell_length == width else line.adjust_cell_length(width, base) for line in lines]
+        blank = Strip([Segment(" " * width, base)], width)
         return (lines + [blank] * (height - len(lines)))[:height]
 
     def _boxed(self, width: int, height: int) -> list[Strip]:
@@ -120,7 +122,7 @@ class Pane(Widget):
         thumb = self.thumb(height - 2)
         lines = [self._top(width, style)]
         for y in range(height - 2):
-            body = inner[y] if y < len(inner) else blank
+            body = inner[y].adjust_cell_length(width - 2, self.palette.base) if y < len(inner) else blank
             edge = grip if thumb is not None and thumb[0] <= y < thumb[0] + thumb[1] else right
             lines.append(Strip([left, *body, edge], width))
         lines.append(Strip([Segment(f"╰{'─' * (width - 2)}╯", style)], width))
@@ -150,10 +152,9 @@ class Pane(Widget):
 
     # -- Textual --------------------------------------------------------------------------------------------------
 
-    def on_focus(self) -> None:
-        self.paint()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, _has_focus: bool) -> None:
+        # Not in `on_focus`: that comes before the base class has noted the focus.
+        super().watch_has_focus(_has_focus)
         self.paint()
 
 

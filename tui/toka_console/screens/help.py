@@ -39,7 +39,7 @@ class HelpScreen(ConsoleScreen):
     def _page(self, width: int) -> list[Strip]:
         palette = self.session.palette
         columns = 2 if width >= 150 else 1
-        size = (width - 2) // columns
+        size = width // columns
         blocks = [self._group(group, size) for group in _GROUPS]
         if columns == 1:
             lines = [line for block in blocks for line in block]
