@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ class Cell:
         self.events: list[Event] = []
         self.text: list[str] = []
         self._calls = 0
+        self._heard = asyncio.Event()
+
+    async def heard(self) -> None:
+        """Returns when there is more output of a call in `text`."""
+        await self._heard.wait()
+        self._heard.clear()
+
+    def _on_output(self, stream: str, data: bytes) -> None:
+        del stream
+        self.text.append(data.decode("latin1"))
+        self._heard.set()
 
     async def tool(self, name: str, *, cap: int = 64_000, timeout_s: float = 60.0, **arguments: object) -> ToolOutcome:
         """Past policy: straight to the kernel's walls."""
@@ -78,7 +90,7 @@ class Cell:
             timeout_s=timeout_s,
             output_cap_bytes=cap,
         )
-        return await self.agent.run_tool(request, lambda stream, data: self.text.append(data.decode("latin1")))
+        return await self.agent.run_tool(request, self._on_output)
 
     async def sh(self, command: str, *, cap: int = 64_000, timeout_s: float = 60.0) -> ToolOutcome:
         return await self.tool("run_command", cap=cap, timeout_s=timeout_s, command=command)
@@ -129,9 +141,9 @@ class Cell:
 
 
 @asynccontextmanager
-async def place() -> AsyncIterator[Path]:
+async def place() -> AsyncGenerator[Path]:
     """A folder of this test's own that only its owner may enter, outside of /tmp, which agents have for themselves."""
-    folder = Path(tempfile.mkdtemp(prefix="toka-security-", dir="/var/tmp"))  # noqa: S108  # a fresh name
+    folder = Path(tempfile.mkdtemp(prefix="toka-security-", dir="/var/tmp"))
     try:
         yield folder
     finally:
@@ -148,7 +160,7 @@ async def cell(
     grants: tuple[ScopedGrant, ...] = (),
     limits: ResourceLimits | None = None,
     own: bool = True,
-) -> AsyncIterator[Cell]:
+) -> AsyncGenerator[Cell]:
     """An agent in `base/name`, whose scratch lies in `base/name-scratch`; it is proven dead afterwards."""
     folder, scratch = base / name, base / f"{name}-scratch"
     for path in (folder, scratch):

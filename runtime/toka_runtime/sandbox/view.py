@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import zlib
 from collections.abc import Collection, Iterable
@@ -200,13 +201,17 @@ def agent_user(plan: SandboxPlan, taken: Collection[int]) -> int | None:
 
 
 def give_to(user: int, folders: Iterable[str]) -> None:
-    """Make these folders, and all in them, the agent's. Links are changed themselves, never followed. Blocking."""
+    """Make these folders, and all in them, the agent's. Links are changed themselves, never followed. A file
+    that has a second name may be the operator's own by that one: it stays whose it is. Blocking."""
     for folder in folders:
         os.chown(folder, user, user, follow_symlinks=False)
         for top, names, files, descriptor in os.fwalk(folder, follow_symlinks=False):
             del top
             for name in (*names, *files):
-                os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                shared = found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)
+                if not shared or FIRST_USER <= found.st_uid <= LAST_USER:
+                    os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
 
 
 def confinement_of(plan: SandboxPlan, user: int | None) -> dict[str, Any]:
