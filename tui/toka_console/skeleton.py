@@ -31,7 +31,7 @@ class Terminal:
             self._before = None
         self._ours = True
         size = os.get_terminal_size()
-        sys.stdout.write(_ENTER + picture(size.columns, size.lines, colour="NO_COLOR" not in os.environ))
+        sys.stdout.write(_ENTER + picture(size.columns, size.lines, _true_colour()))
         sys.stdout.flush()
         return self
 
@@ -49,8 +49,12 @@ class Terminal:
             termios.tcsetattr(0, termios.TCSANOW, self._before)
 
 
+def _true_colour() -> bool:
+    return "NO_COLOR" not in os.environ and os.environ.get("COLORTERM") in ("truecolor", "24bit")
+
+
 def picture(width: int, height: int, colour: bool = True) -> str:
-    """The Fleet's outline: header, empty table, footer."""
+    """The Fleet's outline: header, empty table, footer. `colour`: in true colour."""
     if width < 20 or height < 5:
         return ""
     bar, ground, faint, name = (
