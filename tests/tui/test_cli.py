@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.terminal import Terminal
-from toka_console import cli, skeleton
+from toka_console import options, skeleton
 from toka_runtime import __version__
 
 CONSOLE = [sys.executable, "-m", "toka_console.cli"]
@@ -46,14 +46,32 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+def test_wrong_usage_on_a_terminal_leaves_it_as_it_was() -> None:
+    with Terminal([*CONSOLE, "--provider", "pink"]) as terminal:
+        assert terminal.wait() == 2
+        said = terminal.output[terminal.output.rindex(b"\x1b[?1049l") :]
+        assert b"--provider must be anthropic" in said
+        assert terminal.restored
+
+
 def imported(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_nothing_heavy_before_the_first_picture() -> None:
-    modules = imported("from toka_console import cli, skeleton; cli.parser()")
-    assert not modules & {"textual", "pydantic", "rich", "asyncio", "ruamel", "anthropic", "asyncssh"}
+    modules = imported("from toka_console import cli")
+    assert not modules & {
+        "textual",
+        "pydantic",
+        "rich",
+        "asyncio",
+        "ruamel",
+        "anthropic",
+        "argparse",
+        "typing",
+        "pathlib",
+    }
 
 
 def test_nothing_of_the_protocol_before_the_first_frame() -> None:
@@ -91,6 +109,6 @@ def test_a_missing_recording_is_said(tmp_path: Path) -> None:
 
 
 def test_the_help_names_every_option() -> None:
-    text = cli.parser().format_help()
+    text = options.parser().format_help()
     for option in ("--workspace", "--provider", "--state-dir", "--enable", "--no-start", "PATH"):
         assert option in text

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import termios
-from types import TracebackType
-from typing import Any
+
+TYPE_CHECKING = False  # importing `typing` takes a third of the time to the first picture
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
 
 _ENTER = "\x1b[?1049h\x1b[?25l"
 _LEAVE = "\x1b[?1049l\x1b[?25h"
@@ -39,12 +42,17 @@ class Terminal:
         """The app has left the alternate screen itself."""
         self._ours = False
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
+        """Back to the ordinary screen."""
         if self._ours:
             sys.stdout.write(_LEAVE)
             sys.stdout.flush()
+            self._ours = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
         if self._before is not None:
             termios.tcsetattr(0, termios.TCSANOW, self._before)
 
@@ -63,7 +71,7 @@ def picture(width: int, height: int, colour: bool = True) -> str:
         else ("\x1b[7m", "", "\x1b[2m", "\x1b[1m")
     )
     reset = "\x1b[0m"
-    text = "starting …"
+    text = "starting …" if width >= 30 else ""
     title = " toka  1 Fleet"
     rows = [f"{bar}{name}{title}{reset}{bar}{text.rjust(width - len(title) - 2)}  {reset}"]
     rows.append(f"{ground}{faint}╭─ Agents {'─' * (width - 11)}╮{reset}")
