@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -31,33 +32,40 @@ PROTECTIONS = [
 ]
 
 
-def fork_first(confinement: Confinement, body: Callable[[int], NoReturn]) -> int:
-    """Fork process 1 of a new set of namespaces, in its own view and without privileges; it runs `body` with a
-    listening socket on its own loopback. Returns its pid as seen from here, once all walls stand. Raises OSError
-    (PrimitiveMissing) when one could not be built."""
+def fork_first(confinement: Confinement, prepare: Callable[[], None], body: Callable[[int], NoReturn]) -> int:
+    """Fork process 1 of a new set of namespaces, in its own view and without privileges; it runs `prepare` (the last
+    walls; it may raise OSError) and then `body`, with a listening socket on its own loopback. Returns its pid as seen
+    from here, once all walls stand. Raises OSError (PrimitiveMissing) when one could not be built; nothing is left
+    then, if this process adopts orphans."""
     read_end, write_end = os.pipe()
     helper = os.fork()
     if helper == 0:
         os.close(read_end)
-        _helper(confinement, write_end, body)
+        _helper(confinement, write_end, prepare, body)
     os.close(write_end)
     said = bytearray()
     while data := os.read(read_end, 4096):
         said += data
     os.close(read_end)
     os.waitpid(helper, 0)
-    pid, ready = 0, False
+    heard: Confinement = {}
     for line in said.decode(errors="replace").splitlines():
-        message = json.loads(line)
-        if "error" in message:
-            raise PrimitiveMissing(int(message["errno"]), str(message["error"]))
-        pid, ready = int(message.get("pid", pid)), ready or bool(message.get("ready"))
-    if not ready:
-        raise PrimitiveMissing(0, "process 1 of the namespaces ended before it was ready")
-    return pid
+        heard |= json.loads(line)
+    pid = int(heard.get("pid", 0))
+    if "error" not in heard and heard.get("ready") and pid:
+        return pid
+    if pid:
+        # An orphan of the helper's, which has said all that it had to say.
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    ended = "process 1 of the namespaces ended before it was ready"
+    raise PrimitiveMissing(int(heard.get("errno", 0)), str(heard.get("error", ended)))
 
 
-def _helper(confinement: Confinement, report: int, body: Callable[[int], NoReturn]) -> NoReturn:
+def _helper(
+    confinement: Confinement, report: int, prepare: Callable[[], None], body: Callable[[int], NoReturn]
+) -> NoReturn:
     """Enters the namespaces; its child is process 1 there, and is adopted by the fork server when this one ends."""
     try:
         namespaces.isolate(user=bool(confinement["user"]))
@@ -69,9 +77,11 @@ def _helper(confinement: Confinement, report: int, body: Callable[[int], NoRetur
         listener = namespaces.open_listener()
         _limit(confinement)
         namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
-    except OSError as error:
-        name = error.primitive if isinstance(error, PrimitiveMissing) else str(error)
-        _say(report, {"error": name, "errno": error.errno or 0})
+        prepare()
+    except BaseException as error:  # noqa: BLE001  # a forked child never returns into its parent's code
+        number = (error.errno or 0) if isinstance(error, OSError) else 0
+        name = error.primitive if isinstance(error, PrimitiveMissing) else f"{type(error).__name__}: {error}"
+        _say(report, {"error": name, "errno": number})
         os._exit(1)
     _say(report, {"ready": True})
     os.close(report)
@@ -98,8 +108,16 @@ def _limit(confinement: Confinement) -> None:
         (resource.RLIMIT_FSIZE, "file_bytes"),
     ):
         value = confinement.get(name)
-        if value is not None:
+        if value is None:
+            continue
+        _, most = resource.getrlimit(which)
+        if most != resource.RLIM_INFINITY:
+            # Nobody gets more than the runtime has.
+            value = min(int(value), most)
+        try:
             resource.setrlimit(which, (int(value), int(value)))
+        except OSError as error:
+            raise PrimitiveMissing(error.errno or 0, f"setrlimit {name}") from error
 
 
 def filter_calls() -> None:

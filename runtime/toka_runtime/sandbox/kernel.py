@@ -18,11 +18,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 
+_NAMES = {
+    _PR_SET_PDEATHSIG: "PR_SET_PDEATHSIG",
+    _PR_SET_CHILD_SUBREAPER: "PR_SET_CHILD_SUBREAPER",
+    _PR_SET_NO_NEW_PRIVS: "PR_SET_NO_NEW_PRIVS",
+}
+
+
 def _prctl(option: int, argument: int) -> None:
     zero = ctypes.c_ulong(0)
     if _libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+        raise OSError(number, f"prctl({_NAMES[option]}): {os.strerror(number)}")
 
 
 def no_new_privileges() -> None:

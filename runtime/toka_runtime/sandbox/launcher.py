@@ -20,7 +20,7 @@ from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
-from toka_runtime.sandbox.process import ShimProcess
+from toka_runtime.sandbox.process import UNCONFINED, ShimProcess
 from toka_runtime.sandbox.requests import ControlPeer, Refused, process_end
 from toka_runtime.sandbox.view import agent_user, confinement_of, give_to
 from toka_runtime.sandbox.zygote import COMMAND, TOOL_FUNCTION, WORKER_MAIN
@@ -75,7 +75,8 @@ class ForkServer:
             process, descriptors = await self._prepare(plan, zygote, childrens_ends)
             try:
                 confinement = await self._confinement(plan, process)
-                await process.start(zygote.fork_shim(plan, confinement, *descriptors))
+                process.confined = confinement is not None
+                await process.start(_forked(zygote, plan, confinement, childrens_ends, descriptors))
             except BaseException:
                 # Only with these closed is the end of the other side the end of the file.
                 childrens_ends.close()
@@ -171,6 +172,19 @@ class ForkServer:
             return self._zygote
 
 
+async def _forked(
+    zygote: ZygoteProcess,
+    plan: SandboxPlan,
+    confinement: dict[str, Any] | None,
+    childrens_ends: ExitStack,
+    descriptors: tuple[int, int, int],
+) -> int:
+    pid = await zygote.fork_shim(plan, confinement, *descriptors)
+    # It has its own now. With ours open a shim that dies at once would not be missed.
+    childrens_ends.close()
+    return pid
+
+
 class ZygoteProcess:
     """The runtime's side of one fork server."""
 
@@ -237,7 +251,7 @@ class ZygoteProcess:
                 raise
             raise SandboxUnavailable(
                 f"{plan.agent} cannot be confined here and is not started: {error.message}",
-                hint="`sandbox: none` in its spec runs it unconfined, on your own responsibility",
+                hint=UNCONFINED,
             ) from None
         except ProcessError as error:
             if not self._control.closed:

@@ -68,10 +68,11 @@ class _Attempt:
         self._alive, self._alive_end = os.pipe()
         # Process 1 ends when this is closed: with whatever holds the other end.
         self._held, self._hold = os.pipe()
+        self._capability = Seen(False, "not tried")
 
     def run(self) -> dict[str, Seen]:
         try:
-            first = fork_first(self._confinement, self._process_one)
+            first = fork_first(self._confinement, self._last_walls, self._process_one)
         except OSError as error:
             return {WHOLE: refused(error)}
         os.close(self._facts_end)
@@ -96,23 +97,23 @@ class _Attempt:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _last_walls(self) -> None:
+        # Before the filter, which would refuse the same.
+        self._capability = _refusal(lambda: socket.sethostname("probe"), "none: an act that needs one is refused")
+        harden()
+        filter_calls()
+
     def _process_one(self, listener: int) -> NoReturn:
         try:
             for descriptor in (self._facts, self._alive, self._hold):
                 os.close(descriptor)
-            step = "no_new_privs and the other settings of a shim"
             try:
-                facts = {"confined.capabilities": _no_capability()}
-                harden()
-                step = "seccomp filter"
-                filter_calls()
                 if os.fork() == 0:
                     self._survivor()
-                step = "fork"
                 if os.fork() == 0:
-                    self._inside(listener, facts)
+                    self._inside(listener, {"confined.capabilities": self._capability})
             except OSError as error:
-                self._say({WHOLE: Seen(False, f"{step}: {error.strerror or error}", error.errno or 0)})
+                self._say({WHOLE: Seen(False, f"fork: {error.strerror}", error.errno or 0)})
             os.close(self._facts_end)
             os.close(self._alive_end)
             os.read(self._held, 1)
@@ -200,11 +201,6 @@ def _refusal(act: Callable[[], object], detail: str) -> Seen:
     except PermissionError:
         return Seen(True, detail)
     return Seen(False, "went through")
-
-
-def _no_capability() -> Seen:
-    """Before the filter, which would refuse the same."""
-    return _refusal(lambda: socket.sethostname("probe"), "none: an act that needs one is refused")
 
 
 def _filtered() -> Seen:

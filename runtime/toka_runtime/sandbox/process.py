@@ -20,7 +20,7 @@ from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
 from toka_runtime.sandbox.plan import OutputChunk, SandboxPlan, StopProof, ToolOutcome, ToolRequest, WorkerChannel
-from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, process_end
+from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, Refused, process_end
 from toka_runtime.sandbox.tool_call import ToolCall
 from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, kill_subtree, proc_stat, stop_tree
 
@@ -28,6 +28,9 @@ TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
 ANSWER_S = 5.0
 """For requests that take the shim no time."""
+UNCONFINED = (
+    "`toka-runtime doctor` says what is missing; `sandbox: none` runs it unconfined, on your own responsibility"
+)
 START_S = 30.0
 """For being born: the fork server may have many others to fork first."""
 PAUSE_ANSWER_S = PAUSE_S + ANSWER_S
@@ -63,6 +66,8 @@ class ShimProcess:
         self.listener: socket.socket | None = None
         """On the loopback of a confined agent, for its proxy to serve. Whoever serves it owns it."""
         self._proxy_port: int | None = None
+        self.confined = False
+        """The kernel is to confine it; set before `start`."""
         self.user: int | None = None
         """Its own user id, where the runtime may give it one (as root)."""
         self.protections: tuple[str, ...] = ()
@@ -106,6 +111,8 @@ class ShimProcess:
             raise
         except ProcessError as error:
             message = f"{self.plan.agent} could not be started: {error.message}{self._stderr_text()}"
+            if self.confined and isinstance(error, Refused):
+                raise SandboxUnavailable(message, hint=UNCONFINED) from None
             raise ProcessError(message, hint=error.hint) from None
         finally:
             await cancel_and_wait(answering)

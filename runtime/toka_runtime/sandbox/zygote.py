@@ -69,7 +69,7 @@ class Zygote:
             self._become_shim(agent, descriptors, confinement, listener)
 
         if confinement is not None:
-            return fork_first(confinement, body)
+            return fork_first(confinement, _last_walls, body)
         pid = os.fork()
         if pid == 0:
             body()
@@ -83,9 +83,8 @@ class Zygote:
             reset_signals()
             control, worker, errors = descriptors
             keep_only(control, worker, *listener, errors_to=errors)
-            harden()
-            if confinement is not None:
-                filter_calls()
+            if confinement is None:
+                harden()
             kernel.set_title(f"toka:{agent}")
             # What the fork server had is frozen: collecting costs the children only what is their own.
             gc.enable()
@@ -111,6 +110,11 @@ class Zygote:
         if pid in self._shims:
             self._shims.discard(pid)
             self._gone.append((pid, status))
+
+
+def _last_walls() -> None:
+    harden()
+    filter_calls()
 
 
 def main(descriptor: int, worker_main: str, tool_function: str) -> None:
