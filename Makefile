@@ -9,6 +9,7 @@ SPECS ?= configs/agents
 WORKSPACE ?=
 # How many tests run at once: `auto` is one a core, 0 is one after another in this process.
 JOBS ?= auto
+BENCH ?= $(filter-out svg,$(basename $(notdir $(wildcard bench/*.py))))
 SOURCES := $(wildcard runtime tui tests bench screenshots)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -38,9 +39,8 @@ format: setup-dev ## let ruff fix and format what it can
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: setup-dev ## run the measurements in bench/
-	@found=; for script in bench/bench_*.py; do [ -e "$$script" ] || continue; found=1; echo "» $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done; \
-	  [ -n "$$found" ] || { echo "bench/ holds no measurement yet"; exit 1; }
+bench: setup-dev ## run the measurements in bench/ (BENCH="spawn store" for some)
+	@for name in $(BENCH); do echo "» bench/$$name.py"; $(BIN)/python "bench/$$name.py" $(ARGS) || exit 1; done
 
 screenshots: setup-dev ## take the pictures in screenshots/ anew, from a real run
 	@[ -e screenshots/take.py ] || { echo "screenshots/take.py is not there yet"; exit 1; }

@@ -136,8 +136,7 @@ def test_a_reader_that_goes_away_ends_the_run_and_leaves_no_process(tmp_path: Pa
 def test_in_place_as_root_in_roots_own_folder_is_refused_with_the_reason(tmp_path: Path) -> None:
     spec = write_spec(tmp_path / "specs", "local", "{description: look around}")
     ran = run(spec, make_folder(tmp_path / "project"), tmp_path, "--in-place")
-    assert ran.code == 1
-    last = ran.of("agent.state_changed", "local")[-1]["event"]
-    assert (last["after"], last["reason"]) == ("failed", "sandbox_unavailable")
-    assert "ordinary user" in last["detail"]
-    assert ran.of("agent.process_started") == []
+    assert ran.code == 3
+    assert "sandbox.unavailable" in ran.stderr
+    assert "ordinary user" in ran.stderr
+    assert ran.of("agent.state_changed") == []

@@ -39,7 +39,8 @@ def make_repository(folder: Path, files: dict[str, str] | None = None) -> Path:
     if files is None:
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(_template())) as packed:
-            packed.extractall(folder, filter="data")
+            # Our own archive. Python 3.11.2, Debian 12's, does not know the filter yet.
+            packed.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     git(folder, "init", "--quiet", "--initial-branch=main")

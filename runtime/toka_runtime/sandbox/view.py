@@ -144,7 +144,7 @@ def _holds_home(prefix: Path) -> bool:
 def _outermost(paths: Iterable[str]) -> list[str]:
     """Without those that lie below another."""
     kept: list[str] = []
-    for path in sorted(set(paths), key=lambda path: path.count("/")):
+    for path in sorted(set(paths), key=lambda path: (path.count("/"), path)):
         if not any(Path(path).is_relative_to(other) for other in kept):
             kept.append(path)
     return kept
@@ -188,16 +188,24 @@ def agent_user(plan: SandboxPlan, taken: Collection[int]) -> int | None:
     if os.getuid() != 0:
         return None
     if not plan.own_folder:
-        owner = Path(plan.root).stat().st_uid
-        if owner != 0:
-            return owner
-        raise SandboxUnavailable(
-            f"{plan.agent} would work as root in {plan.root}, which belongs to root",
-            hint="run the runtime as an ordinary user, or without --in-place",
-        )
+        return operators_user(plan.root)
     start = zlib.crc32(plan.agent.encode()) % (LAST_USER - FIRST_USER)
     span = range(FIRST_USER, LAST_USER + 1)
     return next(user for user in (*span[start:], *span[:start]) if user not in taken)
+
+
+def operators_user(folder: str) -> int | None:
+    """Who an agent is that works in the operator's own folder: its owner. None when the runtime is an ordinary user's:
+    so is the agent. Raises SandboxUnavailable where it would be root."""
+    if os.getuid() != 0:
+        return None
+    owner = Path(folder).stat().st_uid
+    if owner == 0:
+        raise SandboxUnavailable(
+            f"agents would work as root in {folder}, which belongs to root",
+            hint="run the runtime as an ordinary user, or without --in-place",
+        )
+    return owner
 
 
 def give_to(user: int, folders: Iterable[str]) -> None:

@@ -36,11 +36,12 @@ from toka_runtime.protocol.events import (
 )
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.snapshot import FleetState
-from toka_runtime.protocol.spec import AgentSpec, Dependency
+from toka_runtime.protocol.spec import AgentSpec, Dependency, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
 from toka_runtime.protocol.usage import Usage
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import SandboxPlan
+from toka_runtime.sandbox.view import operators_user
 from toka_runtime.specs.graph import build_graph
 from toka_runtime.specs.loader import LoadReport
 from toka_runtime.store.events import EventStore
@@ -161,8 +162,13 @@ class Supervisor:
     # -- specs ----------------------------------------------------------------------------------------------------
 
     async def load(self, report: LoadReport) -> None:
-        """Make the good specs agents and the bad ones red rows. Call once, before `request`."""
+        """Make the good specs agents and the bad ones red rows. Call once, before `request`. Raises SandboxUnavailable
+        when none of them could be confined."""
         specs = [file.spec for file in report.files if file.spec is not None and file.ok]
+        in_place = self.options.workspace_mode == "in-place"
+        if in_place and any(spec.security.sandbox is SandboxMode.REQUIRED for spec in specs):
+            # Known before anything starts, and the same for all of them.
+            operators_user(str(self.options.workspace))
         for file in report.files:
             if not file.ok:
                 await self.store.append(SpecRejected(file=file.file, name=file.name, problems=file.errors))

@@ -44,7 +44,7 @@ def test_a_glob_gives_the_kernel_its_fixed_part(globs: tuple[str, ...], folders:
 
 
 def test_what_may_be_written_may_be_read() -> None:
-    assert read_folders(Rights(read=paths("src/**"), write=paths("docs/**")), "/w") == ("/w/src", "/w/docs")
+    assert read_folders(Rights(read=paths("src/**"), write=paths("docs/**")), "/w") == ("/w/docs", "/w/src")
 
 
 def test_homes_sockets_and_secrets_have_no_name_in_it(tmp_path: Path) -> None:
