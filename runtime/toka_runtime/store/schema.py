@@ -90,7 +90,6 @@ def open_database(path: Path) -> sqlite3.Connection:
 
     Raises `StoreError`: not a database, not ours, from a newer version, damaged. The file is then left as it was.
     """
-    _check_header(path)
     connection: sqlite3.Connection | None = None
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -124,29 +123,6 @@ def open_reader(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise store_error(path, error) from error
     return connection
-
-
-def _check_header(path: Path) -> None:
-    """Damage that SQLite itself would only meet much later: a file shorter than it says it is."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-            size = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
-    if not header:
-        return
-    if len(header) < 100 or header[:16] != b"SQLite format 3\0":
-        raise unusable(path, "it does not begin like an SQLite database")
-    wal = path.with_name(path.name + "-wal")
-    pages, page_size = int.from_bytes(header[28:32], "big"), int.from_bytes(header[16:18], "big")
-    page_size = 65536 if page_size == 1 else page_size
-    trusted = header[24:28] == header[92:96]
-    # A write-ahead log may hold the pages that are missing here.
-    if trusted and size < pages * page_size and not (wal.exists() and wal.stat().st_size > 0):
-        raise unusable(path, f"it is cut short ({size} of {pages * page_size} bytes)")
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> None:

@@ -34,8 +34,8 @@ _INSERT = {
     size: f"INSERT INTO events({COLUMNS}) VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * size)  # noqa: S608 marks only
     for size in _CHUNKS
 }
-"""Many rows a statement: each step of SQLite gives up the interpreter's lock, and beside a busy event loop getting it
-back costs up to a switch interval (5 ms). One step a row would bring the writer down to 200 rows/s."""
+"""Many rows a statement: up to three times as fast as executemany, and the interpreter's lock is free while SQLite
+works through them, so that the event loop is not held up row by row."""
 
 _ENDED = object()
 Upkeep = Generator[None, None, None]

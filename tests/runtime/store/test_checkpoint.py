@@ -23,7 +23,7 @@ async def write(store: EventStore, history: list[Envelope]) -> None:
     await store.append(fake.tool_started("end"), agent=ALPHA)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(first=fake.histories(), second=fake.histories())
 async def test_any_history_with_a_checkpoint_in_the_middle(
     tmp_path_factory: pytest.TempPathFactory, first: list[Envelope], second: list[Envelope]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROUNDS = 16
+ROUNDS = 12
 
 SCRIPT = """
 import asyncio, json, os, random, signal, sys

@@ -26,6 +26,13 @@ async def test_folder_and_files_are_for_their_owner_only(open_store, tmp_path: P
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
 
 
+async def test_a_file_that_others_could_read_is_closed_to_them(open_store, tmp_path: Path) -> None:
+    await (await open_store()).aclose()
+    (tmp_path / "state/events.db").chmod(0o644)
+    await open_store()
+    assert (tmp_path / "state/events.db").stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_second_store_on_the_folder_is_refused_by_pid(store, open_store, tmp_path: Path) -> None:
     with pytest.raises(StoreLocked) as caught:
         await open_store()
@@ -84,12 +91,17 @@ def cut_short(file: Path) -> None:
         opened.truncate(file.stat().st_size // 2)
 
 
+def cut_off_the_last_page(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size - 4096)
+
+
 def cut_to_a_stump(file: Path) -> None:
     with file.open("r+b") as opened:
         opened.truncate(50)
 
 
-@pytest.mark.parametrize("damage", [overwrite, cut_short, cut_to_a_stump])
+@pytest.mark.parametrize("damage", [overwrite, cut_short, cut_off_the_last_page, cut_to_a_stump])
 async def test_a_damaged_file_is_reported_and_left_alone(
     open_store, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

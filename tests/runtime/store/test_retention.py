@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from fakes import events as fake
 from fakes.clock import FakeClock
 from toka_runtime.protocol.events import OperationDenied
 from toka_runtime.protocol.snapshot import FleetState
+from toka_runtime.store import checkpoint, writer
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.retention import DAY_S, Retention, used_bytes
 from toka_runtime.store.rows import kind_of
@@ -63,51 +66,53 @@ async def test_each_class_has_its_age(open_store, clock: FakeClock) -> None:
 
 
 async def test_a_bound_in_bytes_takes_output_first_and_gives_the_space_back(open_store, tmp_path: Path) -> None:
-    store = await open_store(retention=Retention(max_bytes=2_500_000, keep_events=5))
-    await write(store, 2000, size=3000)
+    store = await open_store(retention=Retention(max_bytes=1_000_000, keep_events=5))
+    await write(store, 800, size=3000)
     before = await store.query(used_bytes)
     state = await store.latest_state()
     await store.apply_retention()
     after = await store.query(used_bytes)
     found = await kinds(store)
-    assert before > 7_000_000
-    assert after < 2_500_000
-    assert found["operation.denied"] == 2000
-    assert found["tool.call_started"] == 2001
-    assert 0 < found["output.appended"] < 1500
+    assert before > 2_800_000
+    assert after < 1_000_000
+    assert found["operation.denied"] == 800
+    assert found["tool.call_started"] == 801
+    assert 0 < found["output.appended"] < 600
     assert 1 < store.oldest < store.head
     oldest = [envelope.seq for envelope in await store.read(after_seq=store.oldest - 1, limit=10_000)]
     assert oldest == list(range(store.oldest, store.head + 1)), "from `oldest` on the log is whole"
     assert await store.latest_state() == state
     await store.aclose()
-    assert (tmp_path / "state/events.db").stat().st_size < 3_600_000
+    assert (tmp_path / "state/events.db").stat().st_size < 2_100_000
 
 
 async def test_records_go_when_nothing_else_is_left(open_store) -> None:
-    store = await open_store(retention=Retention(max_bytes=200_000, keep_events=5))
-    await write(store, 3000)
+    store = await open_store(retention=Retention(max_bytes=150_000, keep_events=5))
+    await write(store, 800)
     state = await store.latest_state()
     await store.apply_retention()
     found = await kinds(store)
     assert "output.appended" not in {kind for kind, count in found.items() if count > 5}
-    assert 0 < found["operation.denied"] < 3000
+    assert 0 < found["operation.denied"] < 800
     assert await store.latest_state() == state
-    assert await store.query(used_bytes) <= 200_000
+    assert await store.query(used_bytes) <= 150_000
 
 
-async def test_the_bound_is_kept_while_writing_without_being_asked(open_store) -> None:
-    store: EventStore = await open_store(retention=Retention(max_bytes=1_000_000, keep_events=5))
+async def test_the_bound_is_kept_while_writing_without_being_asked(open_store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY_EVENTS", 1000)
+    monkeypatch.setattr(writer, "UPKEEP_ROWS", 500)
+    store: EventStore = await open_store(retention=Retention(max_bytes=300_000, keep_events=5))
     store.state_source = lambda: FleetState(host=fake.HOST, seq=store.head)
-    for _ in range(8):
-        await write(store, 1500, size=100)
+    for _ in range(5):
+        await write(store, 500, size=100)
     # Upkeep goes on between commits; each of these gives it a turn.
     turns = 0
-    while await store.query(used_bytes) > 2_500_000:
+    while await store.query(used_bytes) > 700_000:
         await store.append(fake.tool_started(str(turns)), agent=ALPHA)
         turns += 1
-        assert turns < 6000, "it is far above its bound and stays there"
-    assert store.head > 36_000
-    assert store.oldest > 20_000
+        assert turns < 3000, "it is far above its bound and stays there"
+    assert store.head > 7500
+    assert store.oldest > 4000
 
 
 async def test_numbering_survives_whatever_was_deleted(open_store) -> None:
