@@ -111,7 +111,7 @@ async def check_birth(facts: dict[str, Any], process: AgentProcess, root: Path, 
     assert status["NoNewPrivs"] == "1"
     assert status["Umask"] == "0077"
     assert status["Threads"] == "1"
-    # SIGPIPE and SIGXFSZ, as any Python; 32 and 33 are the C library's own, which `make` leaves ignored in its children.
+    # SIGPIPE and SIGXFSZ, as any Python; 32 and 33 are the C library's own, which `make` leaves ignored below it.
     assert int(status["SigIgn"], 16) & ~(1 << 12 | 1 << 24 | 3 << 31) == 0
     assert facts["core"] == [0, 0]
     assert facts["files"][1] <= 4096
