@@ -8,6 +8,7 @@ Quote the ratios: machines are noisy. Rounds of all candidates are taken in turn
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -227,6 +228,9 @@ def decisions() -> None:
 
 def main(count: int) -> None:
     kernel.adopt_orphans()
+    # As the fork server does: a collection in a child would copy every page that it looks at.
+    gc.freeze()
+    gc.disable()
     who = "root" if os.getuid() == 0 else "an ordinary user"
     load = os.getloadavg()[0]
     print(

@@ -37,6 +37,9 @@ def fork_first(confinement: Confinement, prepare: Callable[[], None], body: Call
     walls; it may raise OSError) and then `body`, with a listening socket on its own loopback. Returns its pid as seen
     from here, once all walls stand. Raises OSError (PrimitiveMissing) when one could not be built; nothing is left
     then, if this process adopts orphans."""
+    with suppress(OSError):
+        # Once, for all that are forked from here; a machine without a table is told by the child.
+        seccomp.encoded(os.uname().machine)
     read_end, write_end = os.pipe()
     helper = os.fork()
     if helper == 0:

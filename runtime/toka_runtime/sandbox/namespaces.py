@@ -9,6 +9,7 @@ mount_setattr(2). Every failure raises `PrimitiveMissing` with the call that fai
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -185,8 +186,6 @@ def _bind(bind: Bind) -> None:
 def _loopback_up() -> None:
     """Programs expect 127.0.0.1; in a new network namespace it is down."""
     with _naming("bring up the loopback interface"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        import fcntl
-
         request = struct.pack("16sh22x", b"lo", 0)
         flags = struct.unpack("16sh22x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import struct
+from functools import cache
 from typing import Any, NamedTuple
 
 from toka_runtime.sandbox.syscalls import (
@@ -38,6 +39,7 @@ _LD_W_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 _ERRNO = 0x00050000
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
+_INSTRUCTION_BYTES = 8
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
@@ -157,12 +159,18 @@ def _ioctl() -> _Program:
     return body
 
 
+@cache
+def encoded(machine: str) -> bytes:
+    """The program as the kernel reads it. Ask for it once before forking: building it takes longer than installing it.
+    Raises OSError as `program` does."""
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program(machine))
+
+
 def install(machine: str = "") -> None:
     """Put the filter on this process and what it starts. Needs no_new_privs. Raises OSError."""
-    instructions = program(machine or os.uname().machine)
-    blob = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+    blob = encoded(machine or os.uname().machine)
     buffer = ctypes.create_string_buffer(blob, len(blob))
-    header = struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(buffer))
+    header = struct.pack("HxxxxxxP", len(blob) // _INSTRUCTION_BYTES, ctypes.addressof(buffer))
     zero = ctypes.c_ulong(0)
     if _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header, zero, zero) != 0:
         number = ctypes.get_errno()
