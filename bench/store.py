@@ -175,19 +175,18 @@ def history(agents: int, count: int) -> tuple[FleetState, list[Envelope]]:
         Envelope(seq=n + 1, at=now, host=HOST, agent=spec.name, event=SpecLoaded(spec=spec, rights=Rights()))
         for n, spec in enumerate(specs)
     ]
-    events: list[Event] = [
+    sample, output = (
         AgentSampled(usage=Usage(cpu_s=1.0)),
         OutputAppended(stream=Stream.STDOUT, text="a line of output\n"),
-        tool(0),
-        ToolCallEnded(call=CallId("c0"), tool="read", outcome="ok", duration_s=0.1),
-    ]
+    )
     seq = agents
     envelopes: list[Envelope] = []
     for n in range(count):
-        event = events[n % 4]
+        ended = ToolCallEnded(call=CallId(f"c{n - n % 4}"), tool="read", outcome="ok", duration_s=0.1)
+        event: Event = (sample, output, tool(n - n % 4), ended)[n % 4]
         seq += type(event).durable
         envelopes.append(
-            Envelope(seq=seq, at=now, host=HOST, agent=agent(n % agents), durable=type(event).durable, event=event)  # pyright: ignore[reportArgumentType]
+            Envelope(seq=seq, at=now, host=HOST, agent=agent(n // 4 % agents), durable=type(event).durable, event=event)  # pyright: ignore[reportArgumentType]
         )
     return fold(FleetState(), known), envelopes
 

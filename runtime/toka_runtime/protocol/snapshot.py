@@ -255,9 +255,14 @@ def _tool_call_started(draft: Draft, envelope: ev.Envelope, event: ev.ToolCallSt
 
 
 def _tool_call_ended(draft: Draft, envelope: ev.Envelope, event: ev.ToolCallEnded) -> None:
-    ended = {"outcome": event.outcome, "duration_s": event.duration_s, "summary": event.summary}
-    draft["actions"] = tuple(a.model_copy(update=ended) if a.call == event.call else a for a in draft["actions"])
     draft["last_activity_at"] = envelope.at
+    actions: tuple[ActionView, ...] = draft["actions"]
+    # From the end: another run may have had a call of the same id.
+    for index in range(len(actions) - 1, -1, -1):
+        if (action := actions[index]).call == event.call:
+            ended = {"outcome": event.outcome, "duration_s": event.duration_s, "summary": event.summary}
+            draft["actions"] = (*actions[:index], action.model_copy(update=ended), *actions[index + 1 :])
+            return
 
 
 def _denied(draft: Draft, envelope: ev.Envelope, event: ev.OperationDenied) -> None:

@@ -112,6 +112,18 @@ def test_only_the_last_actions_are_kept() -> None:
     assert calls == [f"c{number}" for number in range(5, RECENT_ACTIONS + 5)]
 
 
+def test_a_call_that_ends_is_the_newest_of_its_id() -> None:
+    ended = ev.ToolCallEnded(call="c1", tool="read", outcome="error", duration_s=1)
+    started = [(fake.tool_started(call), ALPHA) for call in ("c1", "c2", "c1", "c3")]
+    actions = folded(*started, (ended, ALPHA)).agents[ALPHA].actions
+    assert [(action.call, action.outcome) for action in actions] == [
+        ("c1", ""),
+        ("c2", ""),
+        ("c1", "error"),
+        ("c3", ""),
+    ]
+
+
 def test_a_spec_loaded_again_keeps_a_live_run_and_resets_an_idle_one() -> None:
     live = folded(
         (ev.AgentStateChanged(before=AgentState.PENDING, after=AgentState.STARTING), ALPHA), (KNOWN[0][0], ALPHA)
