@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -55,6 +56,8 @@ def _run(options: argparse.Namespace) -> tuple[int, Failure | None]:
     # Textual reads these when it is imported. A frame may follow an event after 4 ms; a lone Esc is known after 25.
     defaults = {"TEXTUAL_FPS": "250", "ESCDELAY": "25", "TEXTUAL_ANIMATIONS": "none"}
     added = [name for name, value in defaults.items() if os.environ.setdefault(name, value) is value]
+    # Nothing is garbage yet; the app switches it on when it has started.
+    gc.disable()
     from toka_console import launch
 
     for name in added:
@@ -76,6 +79,7 @@ def _run(options: argparse.Namespace) -> tuple[int, Failure | None]:
                 enable=frozenset(options.enable),
                 max_agents=options.max_agents,
                 in_place=options.in_place,
+                allow_unconfined=options.allow_unconfined,
                 record=options.record,
                 base_url=options.base_url,
                 model=options.model,

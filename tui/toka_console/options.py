@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--max-agents", type=int, metavar="N", help="how many agents run at once")
     made.add_argument("--in-place", action="store_true", help="agents work on the workspace itself, not on a worktree")
+    made.add_argument(
+        "--allow-unconfined",
+        action="store_true",
+        help="let agents run without a sandbox whose spec says `sandbox: false`",
+    )
     made.add_argument("--record", default="", metavar="FILE", help="record the model sessions into FILE")
     made.add_argument("--base-url", default="", metavar="URL", help="another server that speaks the Messages API")
     made.add_argument("--model", default="", metavar="NAME", help="model of agents whose spec names none")
