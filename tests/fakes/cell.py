@@ -80,20 +80,25 @@ class Cell:
         self.text.append(data.decode("latin1"))
         self._heard.set()
 
-    async def tool(self, name: str, *, cap: int = 64_000, timeout_s: float = 60.0, **arguments: object) -> ToolOutcome:
+    async def request(
+        self, name: str, arguments: dict[str, object], *, cap: int = 64_000, timeout_s: float = 60.0
+    ) -> ToolOutcome:
         """Past policy: straight to the kernel's walls."""
         request = ToolRequest(
             call=CallId("c"),
             tool=name,
-            arguments=dict(arguments),
+            arguments=arguments,
             root=self.plan.root,
             timeout_s=timeout_s,
             output_cap_bytes=cap,
         )
         return await self.agent.run_tool(request, self._on_output)
 
+    async def tool(self, name: str, *, timeout_s: float = 60.0, **arguments: object) -> ToolOutcome:
+        return await self.request(name, arguments, timeout_s=timeout_s)
+
     async def sh(self, command: str, *, cap: int = 64_000, timeout_s: float = 60.0) -> ToolOutcome:
-        return await self.tool("run_command", cap=cap, timeout_s=timeout_s, command=command)
+        return await self.request("run_command", {"command": command}, cap=cap, timeout_s=timeout_s)
 
     async def python(self, source: str, *, timeout_s: float = 60.0) -> Any:
         """What the program told with `tell(value)`; None when it did not get there."""

@@ -87,7 +87,8 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 async def test_refused(agent: Cell, name: str) -> None:
     told = await agent.python(f"tell(attempt(lambda: {CALLS[name]}))")
-    assert told in {"EPERM", "EACCES", "ENOSYS"}, told
+    # In a user namespace of its own there is no root that one could become.
+    assert told in {"EPERM", "EACCES", "ENOSYS"} or (name, told) == ("becoming root", "EINVAL"), told
     assert await agent.answers()
 
 
@@ -113,7 +114,8 @@ async def test_the_32_bit_entry_is_death(agent: Cell, neighbour: Cell) -> None:
 
 
 async def test_x32_is_death(agent: Cell) -> None:
-    source = "#include <unistd.h>\n#include <sys/syscall.h>\nint main(void){ return syscall(0x40000000 | 39) > 0 ? 42 : 43; }"
+    """39 is getpid."""
+    source = "#include <unistd.h>\nint main(void){ return syscall(0x40000000 | 39) > 0 ? 42 : 43; }"
     outcome = await agent.sh(_compiled(agent.folder, source))
     assert outcome.exit_code in {-31, 128 + 31}, outcome
     assert await agent.answers()

@@ -1,0 +1,78 @@
+"""The same attacks once more as an ordinary user, when the suite itself runs as root: other primitives hold there."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from fakes.cell import place, system_python
+
+HERE = Path(__file__).parents[2]
+CORE = ("bombs", "files", "processes", "secrets", "sockets", "system_calls")
+"""Where the kernel decides. CI runs all of it as an ordinary user, too."""
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def _python() -> str | None:
+    """One that the other user may run and that has the same version, so that the installed packages fit it."""
+    wanted = f"{sys.version_info.major}.{sys.version_info.minor}"
+    probe = f"import sys, ssl, ctypes; sys.exit('%d.%d' % sys.version_info[:2] != '{wanted}')"
+    for candidate in (sys.executable, system_python()):
+        try:
+            if subprocess.run([candidate, "-c", probe], user="nobody", cwd="/", env={}, check=False).returncode == 0:
+                return candidate
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the suite itself runs as an ordinary user")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CORE)
+async def test_as_nobody(name: str) -> None:
+    python = _python()
+    if python is None:
+        pytest.skip("no Python here that an ordinary user may run")
+    user = pwd.getpwnam("nobody")
+    async with place() as folder:
+        folder.chmod(0o755)
+        for part in ("runtime", "tests", "configs"):
+            if (HERE / part).is_dir():
+                shutil.copytree(HERE / part, folder / part, ignore=IGNORED, symlinks=True)
+        shutil.copy(HERE / "pyproject.toml", folder)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        packages = [str(folder / "runtime"), sysconfig.get_path("purelib")]
+        done = subprocess.run(  # nothing else happens in this loop meanwhile
+            [
+                python,
+                "-m",
+                "pytest",
+                f"tests/security/test_{name}.py",
+                "-q",
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:xdist",
+            ],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(packages), "HOME": str(folder), "LANG": "C.UTF-8"},
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert " passed" in done.stdout
+    assert "no user namespaces" not in done.stdout
