@@ -152,8 +152,8 @@ def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
         rules.append(PathAccess("/etc", READ))
     if runs:
         rules.append(PathAccess("/proc", READ))
-        # A rule covers what is mounted below, too: with something given below /tmp there is only $TMPDIR.
-        given = [str(path) for path, _ in confinement["mounts"]]
+        # A rule covers what is mounted below, too: with a writable folder below /tmp there is only $TMPDIR.
+        given = [str(path) for path, writable in confinement["mounts"] if writable]
         free = [top for top in SCRATCH if not any(path.startswith(f"{top}/") for path in given)]
         rules += _folders(free, READ | WRITE)
     landlock.restrict(rules, connect_port=access.get("port"))
