@@ -6,12 +6,12 @@ import asyncio
 import gc
 import importlib
 import sys
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual._compositor import ChopsUpdate
 from textual.app import App
 from textual.driver import Driver
 
@@ -22,12 +22,15 @@ from toka_console.navigation import Navigator
 from toka_console.panes.command_line import LineKind
 from toka_console.screens.base import ConsoleScreen
 from toka_console.session import Session
+from toka_console.tight import TightUpdate
 from toka_runtime import aio
 from toka_runtime.clock import SystemClock
 from toka_runtime.errors import TokaError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from textual.command import Provider
+    from textual.screen import Screen
 
     from toka_console.bridge import Bridge
     from toka_console.dialogs.confirm import Question
@@ -45,6 +48,12 @@ def _action_provider() -> type[Provider]:
     from toka_console.palette_provider import ActionProvider
 
     return ActionProvider
+
+
+def _trace(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.call_after_refresh(self._first_frame_is_drawn)
 
     def _first_frame_is_drawn(self) -> None:
-        gc.freeze()
         self._starting = self._tasks.spawn(self._start(), name="start")
 
     async def _start(self) -> None:
@@ -123,7 +131,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
             return
         await self.bridge.open()
         self.session.phase = ""
+        # What is there now stays: later collections look at what came after it alone.
         gc.freeze()
+        gc.enable()
         self._tick_due = asyncio.get_running_loop().time() + 1.0
         self.set_interval(1.0, self._tick, name="tick")
         self.repaint()
@@ -151,14 +161,19 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if isinstance(error, TokaError):
             self.failure = Failure(error.code, error.message, error.hint)
         else:
-            trace = "".join(traceback.format_exception(error))
+            trace = _trace(error)
             self.failure = Failure("console.internal", f"{name}: {error or type(error).__name__}", trace=trace)
         self.exit(return_code=1)
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        if type(renderable) is ChopsUpdate:
+            renderable = cast("RenderableType", TightUpdate(renderable))
+        super()._display(screen, renderable)  # pyright: ignore[reportUnknownMemberType] # open in Textual
 
     def _fatal_error(self) -> None:
         """A defect of ours. Textual would print every local variable, whatever is in them; the trace is enough."""
         error = sys.exc_info()[1] or self._exception
-        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        trace = _trace(error) if error is not None else ""
         self.failure = Failure("console.internal", f"defect: {error!r}", trace=trace)
         self._close_messages_no_wait()
 

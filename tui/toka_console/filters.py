@@ -5,7 +5,6 @@ Pure: a row is matched by its fields, a mapping of names to text; the field `tex
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -99,6 +98,8 @@ def _words(source: str) -> list[tuple[str, bool]]:
 
 
 def _unknown(key: str, keys: Collection[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(key.lower(), list(keys), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}:?" if near else "keys here: " + " ".join(sorted(keys))
     return f"no filter key {key}: {hint}"

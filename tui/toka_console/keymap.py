@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -81,5 +80,7 @@ def build(custom: Mapping[str, tuple[str, ...]] | None = None) -> tuple[Keymap, 
 
 
 def _unknown(action: str) -> str:
+    import difflib
+
     near = difflib.get_close_matches(action, list(BY_ID), n=1, cutoff=0.5)
     return f"no action {action}" + (f"; did you mean {near[0]}?" if near else "")

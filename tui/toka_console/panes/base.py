@@ -6,7 +6,6 @@ for the visible rows alone, and `paint` compares them with what is on screen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 from rich.segment import Segment
@@ -82,8 +81,8 @@ class Pane(Widget):
         changed = [
             Region(start, y, end - start, 1)
             for y, (old, new) in enumerate(zip(before, after, strict=True))
-            if old is not new and (span := _difference(old, new)) is not None
-            for start, end in (span,)
+            if old is not new
+            for start, end in _differences(old, new)
         ]
         if changed:
             self.refresh(*changed)
@@ -158,21 +157,32 @@ class Pane(Widget):
         self.paint()
 
 
-def _difference(old: Strip, new: Strip) -> tuple[int, int] | None:
-    """The span of cells in which two strips of one width differ, in whole segments; None when they are equal."""
-    before, after = list(old), list(new)
-    if before == after:
-        return None
-    start = _common(zip(before, after, strict=False))
-    rest = _common(zip(reversed(before), reversed(after), strict=False))
-    return start, max(start + 1, new.cell_length - rest)
+MERGE_GAP = 8
+"""Equal cells between two changed spans that are cheaper to write again than to jump over."""
 
 
-def _common(pairs: Iterable[tuple[Segment, Segment]]) -> int:
-    """Cells covered by the equal segments at the head of `pairs`."""
-    cells = 0
-    for old, new in pairs:
-        if old != new:
-            break
-        cells += width_of(new.text)
-    return cells
+def _differences(old: Strip, new: Strip) -> list[tuple[int, int]]:
+    """The spans of cells in which two strips of one width differ, in whole segments of the new one."""
+    starts = _places(old)
+    spans: list[tuple[int, int]] = []
+    at = 0
+    for segment in new:
+        size = width_of(segment.text)
+        # The same segment at the same place is on screen already.
+        if starts.get(at) != segment and size:
+            if spans and at - spans[-1][1] <= MERGE_GAP:
+                spans[-1] = (spans[-1][0], at + size)
+            else:
+                spans.append((at, at + size))
+        at += size
+    return spans
+
+
+def _places(strip: Strip) -> dict[int, Segment]:
+    """Segments by the cell they start at."""
+    places: dict[int, Segment] = {}
+    at = 0
+    for segment in strip:
+        places[at] = segment
+        at += width_of(segment.text)
+    return places

@@ -10,7 +10,6 @@ from textual.events import Paste
 from textual.message import Message
 from textual.strip import Strip
 
-from toka_console import colon
 from toka_console.clean import one_line
 from toka_console.format.cells import Row
 from toka_console.lineedit import LineEdit
@@ -62,7 +61,7 @@ class CommandLine(Pane, can_focus=True):
             self.post_message(Entered(self.kind, text))
             return
         if key == "tab" and self.kind == "command":
-            text, self.candidates = colon.complete(edit.text, self._agents())
+            text, self.candidates = self._complete()
             edit.set(text)
         elif key in ("up", "down"):
             self._recall(1 if key == "up" else -1)
@@ -74,7 +73,12 @@ class CommandLine(Pane, can_focus=True):
         self.paint()
 
     def _suggest(self) -> None:
-        self.candidates = colon.complete(self.edit.text, self._agents())[1] if self.kind == "command" else []
+        self.candidates = self._complete()[1] if self.kind == "command" else []
+
+    def _complete(self) -> tuple[str, list[str]]:
+        from toka_console import colon
+
+        return colon.complete(self.edit.text, self._agents())
 
     def _recall(self, step: int) -> None:
         past = self.history[self.kind]

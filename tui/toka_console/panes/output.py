@@ -13,13 +13,12 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.strip import Strip
 
 from toka_console.format.cells import Row
-from toka_console.format.output_rows import entry_rows, gap_row
 from toka_console.panes.base import FrameKind, Move, Pane
-from toka_console.ring import Entry, Mark, OutputRing
 from toka_console.session import Session
 
 if TYPE_CHECKING:
     from toka_console.identity import AgentKey
+    from toka_console.ring import Entry, OutputRing
 
 MAX_CACHED = 600
 
@@ -93,6 +92,8 @@ class OutputPane(Pane, can_focus=True):
         return anchor if anchor[0] >= ring.first_serial else (ring.first_serial, 0)
 
     def _rows(self, ring: OutputRing, entry: Entry, width: int) -> list[Strip]:
+        from toka_console.format.output_rows import entry_rows, gap_row
+
         known = self._cache.get(entry.serial)
         if known is None or known[:2] != (entry.version, width):
             if len(self._cache) > MAX_CACHED:
@@ -164,6 +165,8 @@ class OutputPane(Pane, can_focus=True):
 
     def turn(self, direction: int) -> None:
         """Go to the turn or task before (-1) or after (+1) the first visible row."""
+        from toka_console.ring import Mark
+
         ring = self.ring()
         if ring is None or not ring.entries:
             return
