@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -249,15 +250,25 @@ async def test_out_of_descriptors_is_said_and_nothing_is_lost(tmp_path: Path, mo
             with pytest.raises(ProcessError, match="Too many open files") as caught:
                 await server.launch(plan(tmp_path))
         assert "ulimit" in caught.value.hint
-        assert len(os.listdir("/proc/self/fd")) == before
+        # Others may have gone meanwhile: what an earlier test has forgotten is collected when Python likes.
+        assert descriptors() <= before
         assert (await (await server.launch(plan(tmp_path))).kill()).confirmed
+
+
+def descriptors() -> set[tuple[str, str]]:
+    """Number and target of every open one, but that of the folder which is being listed."""
+    found: set[tuple[str, str]] = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add((entry.name, str(entry.readlink())))
+    return {(number, target) for number, target in found if not target.endswith("/fd")}
 
 
 async def test_agents_that_ended_leave_no_descriptors_behind(tmp_path: Path) -> None:
     async with fork_server() as server:
         await server.start()
         await asyncio.sleep(0)
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         for _ in range(3):
             process = await server.launch(plan(tmp_path))
             tool = RunningTool(process, request(tmp_path, "hang"))
@@ -270,7 +281,8 @@ async def test_agents_that_ended_leave_no_descriptors_behind(tmp_path: Path) -> 
         # What watches the end of a process lets go in the loop's next round.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert len(os.listdir("/proc/self/fd")) == before
+        # Others may have gone meanwhile: what an earlier test has forgotten is collected when Python likes.
+        assert descriptors() <= before
 
 
 async def test_closing_while_the_fork_server_starts_leaves_nothing(tmp_path: Path) -> None:
