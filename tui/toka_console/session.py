@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from toka_console.diagnostics import Diagnostics
     from toka_console.identity import AgentKey
+    from toka_console.selectors import Alert
     from toka_console.state import ConsoleState, DenialEntry
     from toka_console.themes import Palette
     from toka_runtime.clock import Clock
@@ -50,6 +51,7 @@ class Session:
     fleet_filter: Filter = field(default_factory=Filter)
     denials_filter: Filter = field(default_factory=Filter)
     message: Message | None = None
+    _alert: tuple[object, Alert | None] | None = None
     terminal_delay: Callable[[], float] = field(default=lambda: 0.0)
     """Seconds that the terminal needs for a frame: painting takes a rest in proportion."""
 
@@ -66,6 +68,19 @@ class Session:
 
     def now(self) -> datetime:
         return self.clock.now()
+
+    def alert(self) -> Alert | None:
+        """The alert line, made anew once a second and when something it tells of has changed."""
+        if self.state is None:
+            return None
+        from toka_console import selectors
+
+        now, state = self.now(), self.state
+        hosts = tuple((host.link, host.fleet.stopped, id(host.fleet.notices)) for host in state.hosts.values())
+        key = (int(now.timestamp()), state.order_version, state.totals_version, hosts)
+        if self._alert is None or self._alert[0] != key:
+            self._alert = (key, selectors.alert(state, now))
+        return self._alert[1]
 
     def say(self, text: str, role: str = "info") -> None:
         self.message = Message(text, role, self.clock.monotonic() + MESSAGE_S)

@@ -48,6 +48,7 @@ class HostEntry:
     link: Link
     cpu: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
     memory: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
+    samples: int = 0
     last_event_at: datetime | None = None
     missed: int = 0
     """Durable events that the stream could not deliver (they may still be in the runtime's log)."""
@@ -117,6 +118,10 @@ class ConsoleState:
     order_version: int = 0
     """Grows when the set of rows or their order may have changed."""
     denials_version: int = 0
+    totals_version: int = 0
+    """Grows when a sum over the fleet may have changed: tokens, money, calls, denials."""
+    recent_version: int = 0
+    """Grows with each line of the activity that is worth a look."""
     denied: int = 0
     """All denials seen in the streams and snapshots, folded or not."""
     events: int = 0
@@ -149,6 +154,7 @@ class ConsoleState:
         self._settle(fleet.host)
         self.version += 1
         self.order_version += 1
+        self.totals_version += 1
 
     def apply(self, envelopes: Sequence[ev.Envelope]) -> None:
         """Carry the state forward by clean envelopes of hosts already adopted, in stream order."""
@@ -205,6 +211,7 @@ class ConsoleState:
             case ev.HostSampled():
                 host.cpu.append(event.usage.cpu_fraction)
                 host.memory.append(float(event.usage.memory_used_bytes))
+                host.samples += 1
                 return
             case ev.AgentSampled():
                 if entry is not None:
@@ -216,6 +223,7 @@ class ConsoleState:
                     self._deny(key, envelope, event)
             case ev.ModelCallEnded():
                 self._tokens.append((envelope.at, event.usage.output_tokens))
+                self.totals_version += 1
             case ev.OutputAppended():
                 self.dropped_bytes += event.dropped_bytes
             case ev.CommandHandled():
@@ -229,10 +237,12 @@ class ConsoleState:
             entry.version += 1
         if (line := record.activity(envelope)) is not None:
             self.activity.append(Activity(envelope.at, envelope.seq, key, event.kind, line.text, line.role))
+            self.recent_version += line.role != "muted"
 
     def _deny(self, key: AgentKey, envelope: ev.Envelope, event: ev.OperationDenied) -> None:
         self.denied += event.count
         self.denials_version += 1
+        self.totals_version += 1
         denial = event.denial
         same = _fold_key(key, envelope.run, denial)
         if (known := self._denial_index.get(same)) is not None:
@@ -307,6 +317,7 @@ class ConsoleState:
             self._denial_index[_fold_key(known.key, known.run, known.denial)] = known
         self._trim_denials()
         self.denials_version += 1
+        self.recent_version += 1
         self.version += 1
 
     # -- commands -------------------------------------------------------------------------------------------------

@@ -88,9 +88,13 @@ class Palette:
         """Of a gauge: green below 60 % of its limit, red from 85 %."""
         return self.meter_low if fraction < 0.6 else self.meter_mid if fraction < 0.85 else self.meter_high
 
-    @lru_cache(256)  # noqa: B019 - palettes live as long as the program
     def selected(self, style: Style) -> Style:
-        return style + self.selection
+        return _combined(style, self.selection)
+
+
+@lru_cache(512)
+def _combined(style: Style, over: Style) -> Style:
+    return style + over
 
 
 @lru_cache(8)

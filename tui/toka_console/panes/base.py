@@ -6,15 +6,16 @@ for the visible rows alone, and `paint` compares them with what is on screen.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Literal
 
-from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from toka_console.format.cells import Row, clip, width_of
+from toka_console.panes.frame import Frame, blank, rule
+from toka_console.panes.spans import differences
 from toka_console.session import Session
 from toka_console.themes import Palette
 
@@ -33,6 +34,8 @@ class Pane(Widget):
         self.frame: FrameKind = frame
         self._strips: list[Strip] | None = None
         self._drawn_size = (0, 0)
+        self._drawn_from: Hashable = None
+        self._box = Frame()
 
     # -- for subclasses -------------------------------------------------------------------------------------------
 
@@ -43,6 +46,11 @@ class Pane(Widget):
     def heading(self) -> tuple[str, str]:
         """Title at the left and note at the right of the frame."""
         return "", ""
+
+    def depends(self) -> Hashable:
+        """Everything that the picture depends on beside size, frame, focus and palette. While it is the same, nothing
+        is drawn. None: not known, draw and compare."""
+        return None
 
     def thumb(self, height: int) -> tuple[int, int] | None:
         """(first row, rows) of the scroll bar's thumb over `height` content rows; None when all is visible."""
@@ -76,13 +84,18 @@ class Pane(Widget):
             self._strips = None
             self.refresh()
             return
+        depends = self.depends()
+        if depends is not None:
+            depends = (depends, self.frame, self.has_focus)
+            if depends == self._drawn_from:
+                return
         after = self._draw(width, height)
-        self._strips = after
+        self._strips, self._drawn_from = after, depends
         changed = [
             Region(start, y, end - start, 1)
             for y, (old, new) in enumerate(zip(before, after, strict=True))
             if old is not new
-            for start, end in _differences(old, new)
+            for start, end in differences(old, new)
         ]
         if changed:
             self.refresh(*changed)
@@ -90,11 +103,13 @@ class Pane(Widget):
     def invalidate(self) -> None:
         """Forget what is on screen (theme change, screen shown again)."""
         self._strips = None
+        self._drawn_from = None
 
     def render_lines(self, crop: Region) -> list[Strip]:
         width, height = self.size
         if self._strips is None or self._drawn_size != (width, height):
             self._strips = self._draw(width, height)
+            self._drawn_from = None
         lines = self._strips[crop.y : crop.y + crop.height]
         if crop.x or crop.width != width:
             lines = [line.crop(crop.x, crop.x + crop.width) for line in lines]
@@ -102,52 +117,18 @@ class Pane(Widget):
 
     def _draw(self, width: int, height: int) -> list[Strip]:
         self._drawn_size = (width, height)
+        base = self.palette.base
         if self.frame == "box" and width > 4 and height > 2:
-            lines = self._boxed(width, height)
-        elif self.frame == "rule" and height > 1:
-            lines = [self._rule(width), *self.content(width, height - 1)]
+            inner = self.content(width - 2, height - 2)
+            thumb = self.thumb(height - 2)
+            return self._box.box(inner, width, height, self.heading(), self.edge(), self.palette, thumb)
+        if self.frame == "rule" and height > 1:
+            inner = self.content(width, height - 1)
+            lines = [rule(self.heading(), width, self.edge(), self.palette), *inner]
         else:
             lines = self.content(width, height)
-        base = self.palette.base
         lines = [line if line.cell_length == width else line.adjust_cell_length(width, base) for line in lines]
-        blank = Strip([Segment(" " * width, base)], width)
-        return (lines + [blank] * (height - len(lines)))[:height]
-
-    def _boxed(self, width: int, height: int) -> list[Strip]:
-        style = self.edge()
-        left, right, grip = Segment("│", style), Segment("│", style), Segment("┃", self.palette.muted)
-        inner = self.content(width - 2, height - 2)
-        blank = Strip([Segment(" " * (width - 2), self.palette.base)], width - 2)
-        thumb = self.thumb(height - 2)
-        lines = [self._top(width, style)]
-        for y in range(height - 2):
-            body = inner[y].adjust_cell_length(width - 2, self.palette.base) if y < len(inner) else blank
-            edge = grip if thumb is not None and thumb[0] <= y < thumb[0] + thumb[1] else right
-            lines.append(Strip([left, *body, edge], width))
-        lines.append(Strip([Segment(f"╰{'─' * (width - 2)}╯", style)], width))
-        return lines
-
-    def _top(self, width: int, style: Style) -> Strip:
-        title, note = self.heading()
-        title = clip(title, width - 6)
-        row = Row(width - 1, style).add("╭", style)
-        if title:
-            row.add("─ ", style).add(title, self.palette.title).add(" ", style)
-        note = clip(note, row.room - 5)
-        row.fill("─", style, leave=width_of(note) + 3 if note else 0)
-        if note:
-            row.add(" ", style).add(note, self.palette.muted).add(" ", style).fill("─", style)
-        return Strip([*row.strip(), Segment("╮", style)], width)
-
-    def _rule(self, width: int) -> Strip:
-        style = self.edge()
-        title, note = self.heading()
-        row = Row(width, style).add("─ ", style).add(clip(title, width - 4), self.palette.title).add(" ", style)
-        note = clip(note, row.room - 3)
-        row.fill("─", style, leave=width_of(note) + 1 if note else 0)
-        if note:
-            row.add(" ", style).add(note, self.palette.muted)
-        return row.strip()
+        return (lines + [blank(width, base)] * (height - len(lines)))[:height]
 
     # -- Textual --------------------------------------------------------------------------------------------------
 
@@ -155,34 +136,3 @@ class Pane(Widget):
         # Not in `on_focus`: that comes before the base class has noted the focus.
         super().watch_has_focus(_has_focus)
         self.paint()
-
-
-MERGE_GAP = 8
-"""Equal cells between two changed spans that are cheaper to write again than to jump over."""
-
-
-def _differences(old: Strip, new: Strip) -> list[tuple[int, int]]:
-    """The spans of cells in which two strips of one width differ, in whole segments of the new one."""
-    starts = _places(old)
-    spans: list[tuple[int, int]] = []
-    at = 0
-    for segment in new:
-        size = width_of(segment.text)
-        # The same segment at the same place is on screen already.
-        if starts.get(at) != segment and size:
-            if spans and at - spans[-1][1] <= MERGE_GAP:
-                spans[-1] = (spans[-1][0], at + size)
-            else:
-                spans.append((at, at + size))
-        at += size
-    return spans
-
-
-def _places(strip: Strip) -> dict[int, Segment]:
-    """Segments by the cell they start at."""
-    places: dict[int, Segment] = {}
-    at = 0
-    for segment in strip:
-        places[at] = segment
-        at += width_of(segment.text)
-    return places

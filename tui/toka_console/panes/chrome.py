@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from rich.segment import Segment
 from rich.style import Style
@@ -35,6 +35,12 @@ class Header(Pane):
         self._tabs = tabs
         """(key, title, screen id)."""
         self._spans: list[tuple[int, int, str]] = []
+
+    def depends(self) -> Hashable:
+        state = self.session.state
+        if state is None:
+            return self.session.phase
+        return self.session.phase, tuple((id(host.fleet.runtime), host.link) for host in state.hosts.values())
 
     def content(self, width: int, height: int) -> list[Strip]:
         palette = self.palette
@@ -93,6 +99,9 @@ class Header(Pane):
 class Banner(Pane):
     """What must be said loudly all the time (no model is used)."""
 
+    def depends(self) -> Hashable:
+        return self.session.state.banner() if self.session.state is not None else ""
+
     def content(self, width: int, height: int) -> list[Strip]:
         state, palette = self.session.state, self.palette
         text = state.banner() if state is not None else ""
@@ -100,9 +109,11 @@ class Banner(Pane):
 
 
 class AlertStrip(Pane):
+    def depends(self) -> Hashable:
+        return self.session.alert() or ""
+
     def content(self, width: int, height: int) -> list[Strip]:
-        state, palette = self.session.state, self.palette
-        alert = None if state is None else selectors.alert(state, self.session.now())
+        palette, alert = self.palette, self.session.alert()
         if alert is None:
             return [Row(width, palette.base).strip()]
         style = palette.alert_bad if alert.bad else palette.alert
@@ -116,6 +127,10 @@ class Footer(Pane):
         super().__init__(session, id="footer")
         self._shown = shown
         self._spans: list[tuple[int, int, str]] = []
+
+    def depends(self) -> Hashable:
+        message = self.session.current_message()
+        return message if message is not None else tuple(self._shown())
 
     def content(self, width: int, height: int) -> list[Strip]:
         palette = self.palette

@@ -37,6 +37,8 @@ _NARROW = tuple(column._replace(least=9) if column.id == "state" else column for
 
 class FleetTable(TablePane[RowKey]):
     _order_key: tuple[int, Filter] | None = None
+    _longest: tuple[Sequence[RowKey], int] = ((), 0)
+    """The order, and the cells of the longest name in it."""
 
     def heading(self) -> tuple[str, str]:
         state, chosen = self.session.state, self.session.fleet_filter
@@ -60,8 +62,9 @@ class FleetTable(TablePane[RowKey]):
     def visible_columns(self) -> Sequence[Column]:
         columns = COLUMNS if self.size.width >= 80 else _NARROW
         state = self.session.state
-        longest = max((len(key.name) for key in self.order if key.kind == "agent"), default=0)
-        columns = (columns[0]._replace(ideal=max(14, min(36, longest + 2))), *columns[1:])
+        if self._longest[0] is not self.order:
+            self._longest = (self.order, max((len(key.name) for key in self.order if key.kind == "agent"), default=0))
+        columns = (columns[0]._replace(ideal=max(14, min(36, self._longest[1] + 2))), *columns[1:])
         return (HOST, *columns) if state is not None and len(state.hosts) > 1 else columns
 
     def rows(self) -> Sequence[RowKey]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from textual.strip import Strip
@@ -29,6 +30,14 @@ class GaugesPane(Pane):
         usage = host.fleet.host_usage
         cores = units.plural(usage.cores, "core") if usage.memory_total_bytes else ""
         return f"Host {host.fleet.host}" if len(state.hosts) == 1 else "Hosts", cores
+
+    def depends(self) -> Hashable:
+        state = self.session.state
+        if state is None:
+            return self.session.phase
+        samples = tuple(host.samples for host in state.hosts.values())
+        rate = state.tokens_per_s(self.session.now())
+        return samples, state.order_version, state.totals_version, state.recent_version, rate
 
     def content(self, width: int, height: int) -> list[Strip]:
         state = self.session.state

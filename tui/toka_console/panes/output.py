@@ -6,7 +6,7 @@ wrapped but what is shown. Following keeps the newest row at the bottom; scrolli
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from textual.events import MouseScrollDown, MouseScrollUp
@@ -66,6 +66,10 @@ class OutputPane(Pane, can_focus=True):
             return title, "following"
         new = ring.last_serial - (self._bottom if self._bottom is not None else ring.last_serial)
         return title, f"view paused, {new:,} new below (F follows)" if new else "view paused (F follows)"
+
+    def depends(self) -> Hashable:
+        ring = self.ring()
+        return None if ring is None else (self._focus(), ring.version, self._anchor)
 
     def content(self, width: int, height: int) -> list[Strip]:
         ring = self.ring()

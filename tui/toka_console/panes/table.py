@@ -40,7 +40,9 @@ class TablePane(Pane, Generic[K], can_focus=True):
         """The operator has put the cursor somewhere."""
         self.order: Sequence[K] = ()
         self._index = 0
-        self._cache: dict[K, tuple[Hashable, Strip, Strip]] = {}
+        self._cache: dict[K, tuple[Hashable, Strip]] = {}
+        self._chosen: tuple[Strip, Strip] | None = None
+        self._header: tuple[object, Strip] | None = None
         self._fitted: tuple[int, tuple[Column, ...], list[tuple[Column, int]]] = (-1, (), [])
 
     # -- for subclasses -------------------------------------------------------------------------------------------
@@ -130,10 +132,7 @@ class TablePane(Pane, Generic[K], can_focus=True):
         self.sync()
         # One cell of air at each side.
         layout = self.layout_for(width - 2)
-        header = Row(width, self.palette.base).gap()
-        for column, size in layout:
-            header.add(column.title, self.palette.heading, size, right=column.right).gap()
-        lines = [header.strip()]
+        lines = [self._titles(width, layout)]
         for key in self.order[self.top : self.top + height - 1]:
             lines.append(self._row(key, width, layout))
         if not self.order:
@@ -144,21 +143,35 @@ class TablePane(Pane, Generic[K], can_focus=True):
             ]
         return lines
 
+    def _titles(self, width: int, layout: list[tuple[Column, int]]) -> Strip:
+        if self._header is None or self._header[0] is not layout:
+            row = Row(width, self.palette.base).gap()
+            for column, size in layout:
+                row.add(column.title, self.palette.heading, size, right=column.right).gap()
+            self._header = (layout, row.strip())
+        return self._header[1]
+
     def _row(self, key: K, width: int, layout: list[tuple[Column, int]]) -> Strip:
         version = (self.version(key), width)
         known = self._cache.get(key)
         if known is None or known[0] != version:
             row = Row(width, self.palette.base).gap()
             self.cells(key, row, layout)
-            strip = row.strip()
-            chosen = self.palette.selected
-            selected = Strip([Segment(text, chosen(style or self.palette.base)) for text, style, _ in strip], width)
-            known = self._cache[key] = (version, strip, selected)
-        return known[2] if key == self.cursor else known[1]
+            known = self._cache[key] = (version, row.strip())
+        return self._selected(known[1], width) if key == self.cursor else known[1]
+
+    def _selected(self, strip: Strip, width: int) -> Strip:
+        """The row under the cursor; the same object while the row is the same."""
+        if self._chosen is None or self._chosen[0] is not strip:
+            base, chosen = self.palette.base, self.palette.selected
+            drawn = Strip([Segment(text, chosen(style or base)) for text, style, _ in strip], width)
+            self._chosen = (strip, drawn)
+        return self._chosen[1]
 
     def invalidate(self) -> None:
         super().invalidate()
         self._cache.clear()
+        self._chosen = self._header = None
 
     def thumb(self, height: int) -> tuple[int, int] | None:
         rows, shown = len(self.order), height - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from textual.containers import Container
@@ -42,6 +42,9 @@ class AgentScreen(ConsoleScreen):
 
     def main_pane(self) -> Pane:
         return self.info
+
+    def arranged_for(self) -> Hashable:
+        return self.session.focus
 
     def arrange_body(self, width: int, height: int) -> None:
         self._narrow = width < 100 or height < 26

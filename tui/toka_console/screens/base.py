@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -10,7 +10,6 @@ from textual.containers import Container
 from textual.events import Key, Resize, ScreenResume
 from textual.screen import Screen
 
-from toka_console import selectors
 from toka_console.actions import ACTIONS, Action
 from toka_console.panes.base import Pane
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
@@ -41,9 +40,14 @@ class ConsoleScreen(Screen[None]):
         self.too_small = TooSmall(session, id="too-small")
         self.container = Container(id="body")
         self._panes: list[Pane] = []
+        self._fitted: object = None
 
     def body(self) -> Iterable[Pane | Container]:
         raise NotImplementedError
+
+    def arranged_for(self) -> Hashable:
+        """What the arrangement depends on beside the size, e.g. how many rows there are."""
+        return None
 
     def arrange_body(self, width: int, height: int) -> None:
         """Set the sizes of the body's panes for a body of this size."""
@@ -84,16 +88,19 @@ class ConsoleScreen(Screen[None]):
     def _fit(self) -> None:
         width, height = self.size
         small = width < LEAST_WIDTH or height < LEAST_HEIGHT
-        self.set_class(small, "small")
         state = self.session.state
+        banner = not small and state is not None and bool(state.banner())
+        alert = not small and height >= 18 and self.session.alert() is not None
+        fit = (width, height, banner, alert, self.arranged_for())
+        if fit == self._fitted:
+            return
+        self._fitted = fit
         if small and self.line_is_open:
             self.close_line()
-        self.banner.display = not small and state is not None and bool(state.banner())
-        alert = None if state is None else selectors.alert(state, self.session.now())
-        self.alert.display = not small and alert is not None and height >= 18
-        body = height - 2 - self.banner.display - self.alert.display
+        self.set_class(small, "small")
+        self.banner.display, self.alert.display = banner, alert
         if not small:
-            self.arrange_body(width, body)
+            self.arrange_body(width, height - 2 - banner - alert)
 
     def on_resize(self, event: Resize) -> None:
         self.paint()

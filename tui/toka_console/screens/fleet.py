@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from textual.containers import Container
 from textual.strip import Strip
@@ -42,8 +42,10 @@ class FleetScreen(ConsoleScreen):
     def main_pane(self) -> Pane:
         return self.table
 
+    def arranged_for(self) -> Hashable:
+        return len(self.table.order)
+
     def arrange_body(self, width: int, height: int) -> None:
-        self.table.sync()
         wanted = len(self.table.order) + 3
         wide = width >= WIDE and height >= 24
         if wide:
