@@ -240,7 +240,7 @@ async def test_a_closed_launcher_starts_nothing(tmp_path: Path) -> None:
 async def test_out_of_descriptors_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fork_server() as server:
         await server.start()
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
 
         def refuse() -> None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
