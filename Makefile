@@ -9,7 +9,7 @@ SPECS ?= configs/agents
 WORKSPACE ?=
 # How many tests run at once: `auto` is one a core, 0 is one after another in this process.
 JOBS ?= auto
-BENCH ?= $(filter-out svg,$(basename $(notdir $(wildcard bench/*.py))))
+BENCH ?= $(basename $(notdir $(wildcard bench/*.py)))
 SOURCES := $(wildcard runtime tui tests bench screenshots)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -1,6 +1,6 @@
 """Takes the pictures in this folder from a real run: real processes, real denials, a rehearsal in the model's place.
 
-SVG by `bench/svg.py`, PNG beside it where `rsvg-convert` is installed.
+SVG by `svg.py`, PNG beside it where `rsvg-convert` is installed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "bench"))
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
 
 import svg  # noqa: E402
