@@ -50,12 +50,29 @@ async def see_through(coroutine: Coroutine[Any, Any, T], *, name: str = "") -> T
     """The result of work that must not be cut short, whatever happens to the caller: a cancellation of the caller is
     held back until the work is done, and then dropped (the caller is ending already)."""
     task = spawn(coroutine, name=name)
+    await _outlast(task)
+    return task.result()
+
+
+async def to_the_end(coroutine: Coroutine[Any, Any, T], *, name: str = "") -> T:
+    """Like `see_through`, for a caller that goes on afterwards: a cancellation is raised once the work is done, with
+    the work's own error, if there is one, as its cause."""
+    task = spawn(coroutine, name=name)
+    cancelled = await _outlast(task)
+    if cancelled is None or task.cancelled():
+        return task.result()
+    raise cancelled from task.exception()
+
+
+async def _outlast(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+    """Wait for the end of the task; the last cancellation of the caller meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.wait([task])
-        except asyncio.CancelledError:
-            continue
-    return task.result()
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
 
 
 async def cancel_and_wait(task: asyncio.Task[Any]) -> None:

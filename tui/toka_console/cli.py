@@ -68,23 +68,11 @@ def _run(options: argparse.Namespace) -> tuple[int, Failure | None]:
         import asyncio
         import importlib
 
+        from toka_runtime.client.arguments import local_arguments
+
         # Imported in a thread: it takes a while, and the screen is up already.
         local = await asyncio.to_thread(importlib.import_module, "toka_runtime.client.local")
-        return await local.open_local(
-            local.LocalOptions(
-                paths=tuple(options.paths),
-                workspace=options.workspace,
-                state_dir=options.state_dir,
-                provider=options.provider,
-                enable=frozenset(options.enable),
-                max_agents=options.max_agents,
-                in_place=options.in_place,
-                allow_unconfined=options.allow_unconfined,
-                record=options.record,
-                base_url=options.base_url,
-                model=options.model,
-            )
-        )
+        return await local.open_local(local.LocalOptions(**local_arguments(options)))
 
     return launch.run(open_client, settings_file=options.config, start_fleet=not options.no_start)
 

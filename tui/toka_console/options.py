@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from toka_runtime import __version__
+from toka_runtime.client.arguments import add_local_arguments, wrong_argument
 
 
 class WrongUsage(Exception):
@@ -28,27 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "live; without PATH, the nine agents that ship with it.",
         epilog="Keys: ? lists them. Leaving asks before it stops what runs.",
     )
-    made.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="agent specs: files or folders")
-    made.add_argument("--workspace", type=Path, metavar="DIR", help="folder the agents work on (default: a sample)")
-    made.add_argument(
-        "--provider", default="", metavar="NAME",
-        help="anthropic, rehearsal (no model) or replay:FILE; default: anthropic when a credential is found, "
-        "else rehearsal",
-    )  # fmt: skip
-    made.add_argument("--state-dir", type=Path, metavar="DIR", help="where the event log and reports are kept")
-    made.add_argument(
-        "--enable", action="append", default=[], metavar="NAME", help="switch on a conditional task group"
-    )
-    made.add_argument("--max-agents", type=int, metavar="N", help="how many agents run at once")
-    made.add_argument("--in-place", action="store_true", help="agents work on the workspace itself, not on a worktree")
-    made.add_argument(
-        "--allow-unconfined",
-        action="store_true",
-        help="let agents run without a sandbox whose spec says `sandbox: false`",
-    )
-    made.add_argument("--record", default="", metavar="FILE", help="record the model sessions into FILE")
-    made.add_argument("--base-url", default="", metavar="URL", help="another server that speaks the Messages API")
-    made.add_argument("--model", default="", metavar="NAME", help="model of agents whose spec names none")
+    add_local_arguments(made)
     made.add_argument("--no-start", action="store_true", help="load the fleet, start nothing")
     made.add_argument("--config", type=Path, metavar="FILE", help="settings instead of ~/.config/toka/console.yaml")
     made.add_argument("--version", action="version", version=f"toka-console {__version__}")
@@ -59,9 +40,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Raises `WrongUsage`; `--help` and `--version` print and end the program."""
     made = parser()
     options = made.parse_args(argv)
-    provider = str(options.provider)
-    if provider not in ("", "anthropic", "rehearsal") and not provider.startswith("replay:"):
-        made.error(f"--provider must be anthropic, rehearsal or replay:FILE, not {provider!r}")
-    if options.max_agents is not None and options.max_agents < 1:
-        made.error("--max-agents must be at least 1")
+    if wrong := wrong_argument(options):
+        made.error(wrong)
     return options

@@ -3,11 +3,10 @@ counts, so a store that cannot be written stops the next connection."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import NoReturn
 
-from toka_runtime.aio import see_through, spawn
+from toka_runtime.aio import to_the_end
 from toka_runtime.broker.denials import DenialLog, Emit
 from toka_runtime.broker.proxy_http import Target, printable
 from toka_runtime.broker.shown import Redact, shown_operation, shown_text
@@ -95,14 +94,10 @@ class Judge:
                 "hint": shown_text(found.hint, self._redact),
             }
         )
-        telling = spawn(self._denials.tell(shown, -1), name="proxy denial")
         try:
-            await asyncio.wait([telling])
-        except asyncio.CancelledError:
             # To its end, also when the client or the proxy goes: a denial is never dropped.
-            await see_through(_ended(telling))
-            raise
-        if (error := telling.exception()) is not None:
+            await to_the_end(self._denials.tell(shown, -1), name="proxy denial")
+        except Exception as error:  # whatever kept it from being recorded, nothing is opened
             raise _unrecorded(error) from error
 
 
@@ -112,11 +107,6 @@ def denial(target: str, rule: str, reason: str, hint: str = "") -> Denial:
 
 def _operation(target: str) -> Operation:
     return Operation(kind=OperationKind.CONNECT, target=target)
-
-
-async def _ended(telling: asyncio.Task[None]) -> None:
-    await asyncio.wait([telling])
-    telling.exception()  # Counted still when it could not be written.
 
 
 def _unrecorded(error: BaseException) -> Turned:

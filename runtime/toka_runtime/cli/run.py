@@ -7,48 +7,26 @@ import asyncio
 import signal
 import sys
 from contextlib import aclosing, suppress
-from pathlib import Path
 
 from toka_runtime.aio import TaskOwner, cancel_and_wait, spawn
 from toka_runtime.cli.exit_codes import ExitCode
 from toka_runtime.cli.narration import Narrator, choose_narrator
 from toka_runtime.cli.validate import print_problems
+from toka_runtime.client.arguments import add_local_arguments, local_arguments, wrong_argument
 from toka_runtime.client.base import Resync
 from toka_runtime.client.local import LocalClient, LocalOptions, load_specs, open_local
+from toka_runtime.errors import UsageError
 from toka_runtime.protocol.commands import CommandRequest, StartFleet
 from toka_runtime.protocol.ids import new_command_id
 from toka_runtime.protocol.states import AgentState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="PATH", help="spec files or folders (default: the shipped fleet)"
-    )
-    parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder the agents work on (default: a sample)")
-    parser.add_argument("--provider", default="", help="anthropic, rehearsal, or replay:FILE")
-    parser.add_argument("--base-url", default="", metavar="URL", help="a server with the Messages API")
-    parser.add_argument("--model", default="", help="model for specs that name none")
-    parser.add_argument("--record", default="", metavar="FILE", help="record the model's answers for replay:FILE")
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="event log, journals, worktrees, reports")
-    parser.add_argument("--max-agents", type=_positive, metavar="N", help="how many agents run at once")
-    parser.add_argument("--enable", action="append", default=[], metavar="NAME", help="switch on conditional tasks")
-    parser.add_argument(
-        "--allow-unconfined",
-        action="store_true",
-        help="let agents run without a sandbox whose spec says `sandbox: false`",
-    )
-    parser.add_argument("--in-place", action="store_true", help="work on the folder itself, without worktrees")
+    add_local_arguments(parser)
     parser.add_argument(
         "--rehearsal-delay", type=_seconds, default=0.02, metavar="S", help="pause between pieces of a rehearsal's text"
     )
     parser.add_argument("--json", action="store_true", help="event envelopes as JSON lines on stdout")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return value
 
 
 def _seconds(text: str) -> float:
@@ -59,20 +37,9 @@ def _seconds(text: str) -> float:
 
 
 def execute(args: argparse.Namespace) -> int:
-    options = LocalOptions(
-        paths=tuple(args.paths),
-        workspace=args.workspace,
-        state_dir=args.state_dir,
-        provider=args.provider,
-        enable=frozenset(args.enable),
-        max_agents=args.max_agents,
-        in_place=args.in_place,
-        record=args.record,
-        base_url=args.base_url,
-        model=args.model,
-        allow_unconfined=args.allow_unconfined,
-        rehearsal_delay_s=args.rehearsal_delay,
-    )
+    if wrong := wrong_argument(args):
+        raise UsageError(wrong)
+    options = LocalOptions(**local_arguments(args), rehearsal_delay_s=args.rehearsal_delay)
     report = load_specs(options)
     if not report.ok:
         print_problems(report, sys.stderr)

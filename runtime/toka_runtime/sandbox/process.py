@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from toka_runtime.aio import cancel_and_wait, spawn
+from toka_runtime.aio import cancel_and_wait, spawn, to_the_end
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProcessError, ProtocolError, SandboxUnavailable
 from toka_runtime.protocol.ids import ProcessRef
@@ -156,7 +155,7 @@ class ShimProcess:
         finally:
             ours.close() if channel is None else channel.close()
             if not ended.done():
-                await _finish(self._end_tool(number))
+                await to_the_end(self._end_tool(number))
             self._tools.pop(number, None)
 
     async def _tool_exit(self, call: int) -> int:
@@ -367,19 +366,6 @@ class ShimProcess:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-
-async def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
-    """See it through; a cancellation of the caller comes after it, and is not lost."""
-    task, cancelled = spawn(coroutine), False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 def _proof(answer: Message, began: float, more: int = 0) -> StopProof:

@@ -20,10 +20,6 @@ class PauseGate:
         self._closed = asyncio.Event()
         self._open.set()
 
-    @property
-    def is_open(self) -> bool:
-        return self._open.is_set()
-
     def close(self) -> None:
         self._open.clear()
         self._closed.set()

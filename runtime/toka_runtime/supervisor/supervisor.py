@@ -36,7 +36,7 @@ from toka_runtime.protocol.events import (
 )
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.snapshot import FleetState
-from toka_runtime.protocol.spec import AgentSpec, Dependency, SandboxMode
+from toka_runtime.protocol.spec import Dependency, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
 from toka_runtime.protocol.usage import Usage
 from toka_runtime.sandbox.launcher import ForkServer
@@ -191,9 +191,6 @@ class Supervisor:
                     f"{spec.name}: capability {name!r} is in no catalogue and grants nothing",
                 )
 
-    def spec(self, name: AgentName) -> AgentSpec:
-        return self.agent(name).spec
-
     def agent(self, name: AgentName) -> Agent:
         """Raises CommandRefused when there is none."""
         if (agent := self.agents.get(name)) is None:
@@ -312,7 +309,7 @@ class Supervisor:
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def stop_all(self, grace_s: float) -> None:
-        """Stop every agent in order: dependants before what they depend on is not needed, all at once is."""
+        """Stop every requested agent, all at once."""
         self._closing = True
         live = [agent for agent in self.agents.values() if agent.requested and agent.state not in TERMINAL]
 
@@ -325,12 +322,9 @@ class Supervisor:
     async def aclose(self, reason: str = "", grace_s: float = 2.0) -> None:
         """Stop what runs, prove that no process is left, close the store. Safe to call twice; not cut short by a
         cancellation."""
-        if self._closed():
+        if self.store.closed:
             return
         await see_through(self._aclose(reason, grace_s), name="close the runtime")
-
-    def _closed(self) -> bool:
-        return self.store.closed
 
     async def _aclose(self, reason: str, grace_s: float) -> None:
         try:

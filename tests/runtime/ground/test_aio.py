@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from toka_runtime.aio import TaskOwner, see_through, spawn
+import pytest
+
+from toka_runtime.aio import TaskOwner, see_through, spawn, to_the_end
 
 
 async def test_a_failure_is_reported_with_its_name() -> None:
@@ -55,3 +57,29 @@ async def test_see_through_outlives_the_cancellation_of_its_caller() -> None:
     await asyncio.sleep(0)
     go.set()
     assert await task == "clean"
+
+
+async def test_to_the_end_raises_the_cancellation_after_the_work() -> None:
+    go, done = asyncio.Event(), list[str]()
+
+    async def work() -> None:
+        await go.wait()
+        done.append("done")
+
+    task = spawn(to_the_end(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == ["done"]
+
+
+async def test_to_the_end_without_a_cancellation_is_a_plain_call() -> None:
+    async def fail() -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await to_the_end(fail())

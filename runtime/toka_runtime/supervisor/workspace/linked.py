@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from toka_runtime.aio import see_through, spawn
+from toka_runtime.aio import to_the_end
 from toka_runtime.errors import WorkspaceError
 from toka_runtime.supervisor.git import Git, GitError, GitResult
 from toka_runtime.supervisor.workspace.facts import Repository
@@ -133,10 +131,12 @@ class LinkedWorktrees:
     async def attach(self, admin: Path, branch: str) -> None:
         """Let the worktree's HEAD be `branch`, without touching files."""
         at = {"GIT_DIR": str(admin), "GIT_COMMON_DIR": str(self._repository.common_dir)}
-        await _to_the_end(self._git.run("symbolic-ref", "HEAD", f"refs/heads/{branch}", at=at))
+        await to_the_end(self._git.run("symbolic-ref", "HEAD", f"refs/heads/{branch}", at=at))
 
     async def _change(self, *arguments: str) -> None:
-        await _to_the_end(self._run(*arguments))
+        # A change to the operator's repository is not cut short: even git, asked to end, may leave a lock file behind.
+        # It is a matter of milliseconds.
+        await to_the_end(self._run(*arguments))
 
     async def _run(self, *arguments: str, check: bool = True) -> GitResult:
         """Waits a little for a lock that another git holds."""
@@ -151,19 +151,6 @@ class LinkedWorktrees:
                     raise GitError(error.message, stderr=error.stderr, hint=hint) from error
                 await asyncio.sleep(_LOCK_PAUSE_S)
         raise AssertionError("unreachable")
-
-
-async def _to_the_end(call: Coroutine[Any, Any, GitResult]) -> None:
-    """A change to the operator's repository is not cut short: even git, asked to end, may leave a lock file behind.
-    It is a matter of milliseconds. A cancellation is raised when it is done."""
-    work = spawn(call)
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await see_through(asyncio.wait([work]))
-        if not work.cancelled():
-            work.exception()  # nobody is there to hear of it
-        raise
 
 
 def is_own(admin: Path, commit: str) -> bool:

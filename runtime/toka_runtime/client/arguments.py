@@ -1,0 +1,64 @@
+"""The words of a command line that starts an embedded runtime: one list for `toka-runtime run` and `toka-console`.
+
+Imports nothing of the runtime: the console parses before its first frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_local_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything that `local_arguments` reads."""
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="spec files or folders (default: the shipped fleet)"
+    )
+    parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder the agents work on (default: a sample)")
+    parser.add_argument(
+        "--provider",
+        default="",
+        metavar="NAME",
+        help="anthropic, rehearsal (no model) or replay:FILE; default: anthropic when a credential is found, "
+        "else rehearsal",
+    )
+    parser.add_argument("--base-url", default="", metavar="URL", help="another server that speaks the Messages API")
+    parser.add_argument("--model", default="", metavar="NAME", help="model of agents whose spec names none")
+    parser.add_argument("--record", default="", metavar="FILE", help="record the model's answers for replay:FILE")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="event log, journals, worktrees, reports")
+    parser.add_argument("--max-agents", type=int, metavar="N", help="how many agents run at once")
+    parser.add_argument("--enable", action="append", default=[], metavar="NAME", help="switch on conditional tasks")
+    parser.add_argument("--in-place", action="store_true", help="work on the folder itself, without worktrees")
+    parser.add_argument(
+        "--allow-unconfined",
+        action="store_true",
+        help="let agents run without a sandbox whose spec says `sandbox: false`",
+    )
+
+
+def local_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `LocalOptions`."""
+    return {
+        "paths": tuple(parsed.paths),
+        "workspace": parsed.workspace,
+        "provider": parsed.provider,
+        "base_url": parsed.base_url,
+        "model": parsed.model,
+        "record": parsed.record,
+        "state_dir": parsed.state_dir,
+        "max_agents": parsed.max_agents,
+        "enable": frozenset(parsed.enable),
+        "in_place": parsed.in_place,
+        "allow_unconfined": parsed.allow_unconfined,
+    }
+
+
+def wrong_argument(parsed: argparse.Namespace) -> str:
+    """What is wrong with the words, for `parser.error`; "" when nothing is."""
+    provider = str(parsed.provider)
+    if provider not in ("", "anthropic", "rehearsal") and not provider.startswith("replay:"):
+        return f"--provider must be anthropic, rehearsal or replay:FILE, not {provider!r}"
+    if parsed.max_agents is not None and parsed.max_agents < 1:
+        return "--max-agents must be at least 1"
+    return ""
