@@ -98,7 +98,7 @@ def own_python() -> str | None:
     that is certain to be there. Its `bin` is to come first in an agent's PATH, for what else a search path holds (a
     version manager's shims) works only with its home."""
     prefix = Path(sys.base_prefix).resolve()
-    return None if _in_system(prefix) or _holds_home(prefix) else str(prefix)
+    return None if _in_system(str(prefix)) or _holds_home(prefix) else str(prefix)
 
 
 def toolchains(rights: Rights, search_path: str) -> list[str]:
@@ -111,14 +111,14 @@ def toolchains(rights: Rights, search_path: str) -> list[str]:
         names |= dict.fromkeys(("python3", "cargo", "rustc", "node", "go"))
     for name in names:
         place = shutil.which(name, path=search_path)
-        for path in {place, str(Path(place).resolve())} if place else ():
+        for path in dict.fromkeys((place, os.path.realpath(place))) if place else ():
             found += _installation(Path(path))
     return [path for path in dict.fromkeys(found) if Path(path).exists()]
 
 
 def _installation(program: Path) -> list[str]:
     folder = program.parent
-    if _in_system(program) or folder.name == "shims":
+    if _in_system(str(program)) or folder.name == "shims":
         # A version manager's stand-in is of no use without the home that it looks into.
         return []
     if folder.name != "bin":
@@ -133,8 +133,13 @@ def _installation(program: Path) -> list[str]:
     return [str(prefix)]
 
 
-def _in_system(path: Path) -> bool:
-    return any(path.is_relative_to(system) for system in SYSTEM)
+def _in_system(path: str) -> bool:
+    return any(_is_below(path, system) for system in SYSTEM)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Or the folder itself. Of absolute paths in plain form; by hand, for pathlib took half of a launch here."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _holds_home(prefix: Path) -> bool:
@@ -145,7 +150,7 @@ def _outermost(paths: Iterable[str]) -> list[str]:
     """Without those that lie below another."""
     kept: list[str] = []
     for path in sorted(set(paths), key=lambda path: (path.count("/"), path)):
-        if not any(Path(path).is_relative_to(other) for other in kept):
+        if not any(_is_below(path, other) for other in kept):
             kept.append(path)
     return kept
 
