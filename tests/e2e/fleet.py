@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,28 @@ class Ran:
 
 def parse(code: int, stdout: str, stderr: str) -> Ran:
     return Ran(code, [json.loads(line) for line in stdout.splitlines()], stderr)
+
+
+def run_disturbed(
+    *arguments: str | Path, home: Path, disturb: Callable[[subprocess.Popen[str]], object], timeout: float = 60
+) -> Ran:
+    """A rehearsal with `--json` that is disturbed as soon as its first tool call has started."""
+    process = subprocess.Popen(
+        [*RUNTIME, "run", *map(str, arguments), "--provider", "rehearsal", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if json.loads(line)["event"]["kind"] == "tool.call_started":
+            break
+    disturb(process)
+    rest, stderr = process.communicate(timeout=timeout)
+    return parse(process.returncode, "".join(lines) + rest, stderr)
 
 
 def run_json(*arguments: str | Path, home: Path, timeout: float = 100, **variables: str) -> Ran:

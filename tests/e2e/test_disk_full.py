@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from e2e.fleet import RUNTIME, environment, make_repository, parse, run_json
+from e2e.fleet import make_repository, run_disturbed, run_json
 from fakes.processes import alive, processes_naming
 
 SPEC = """\
@@ -25,33 +24,20 @@ def test_the_run_stops_and_says_so_and_the_next_one_finds_its_log_whole(tmp_path
     spec = tmp_path / "writer.yaml"
     spec.write_text(SPEC)
     state, workspace = tmp_path / "state", make_repository(tmp_path / "project")
-    process = subprocess.Popen(
-        [
-            *(*RUNTIME, "run", str(spec), "--workspace", str(workspace), "--state-dir", str(state)),
-            *("--provider", "rehearsal", "--rehearsal-delay", "0.05", "--json"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(tmp_path),
-    )
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line)
-        if json.loads(line)["event"]["kind"] == "tool.call_started":
-            break
-    # EFBIG from write(2), for the runtime alone: the nearest to a full disk that needs no rights.
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    rest, stderr = process.communicate(timeout=60)
-    ran = parse(process.returncode, "".join(lines) + rest, stderr)
-    assert ran.code == 3, stderr[-3000:]
-    assert "Traceback" not in stderr
+
+    def fill(process: subprocess.Popen[str]) -> None:
+        # EFBIG from write(2), for the runtime alone: the nearest to a full disk that needs no rights.
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+    arguments = (spec, "--workspace", workspace, "--state-dir", state, "--rehearsal-delay", "0.05")
+    ran = run_disturbed(*arguments, home=tmp_path, disturb=fill)
+    assert ran.code == 3, ran.stderr[-3000:]
+    assert "Traceback" not in ran.stderr
     (told,) = [e for e in ran.of("runtime.noticed") if e["event"]["code"].startswith("store.")]
     assert not told["durable"]
     assert told["event"]["level"] == "error"
-    assert "free some space" in stderr or told["event"]["hint"] in stderr
-    assert "events could not be written" in stderr
+    assert "free some space" in ran.stderr or told["event"]["hint"] in ran.stderr
+    assert "events could not be written" in ran.stderr
     after = ran.envelopes[ran.envelopes.index(told) :]
     assert [e for e in after if e["durable"]] == []
     assert alive(ran.pids()) == set()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from e2e.fleet import RUNTIME, Ran, environment, git, make_repository, parse, run_json
+from e2e.fleet import Ran, git, make_repository, run_disturbed, run_json
 from fakes.processes import alive, processes_naming
 
 FIRST = "build-system-stabilization"
@@ -126,26 +124,12 @@ def test_reports_lie_in_the_state_folder_for_every_channel(nine: tuple[Ran, Path
 def test_ctrl_c_stops_the_fleet_in_order_and_leaves_no_process(toka_specs: Path, tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "project")
     state = tmp_path / "state"
-    process = subprocess.Popen(
-        [
-            *(*RUNTIME, "run", str(toka_specs), "--workspace", str(repository)),
-            *("--provider", "rehearsal", "--state-dir", str(state), "--json"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(tmp_path),
+    ran = run_disturbed(
+        *(toka_specs, "--workspace", repository, "--state-dir", state),
+        home=tmp_path,
+        disturb=lambda process: process.send_signal(signal.SIGINT),
     )
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line)
-        if json.loads(line)["event"]["kind"] == "tool.call_started":
-            break
-    process.send_signal(signal.SIGINT)
-    rest, stderr = process.communicate(timeout=60)
-    ran = parse(process.returncode, "".join(lines) + rest, stderr)
-    assert ran.code == 130, stderr[-2000:]
+    assert ran.code == 130, ran.stderr[-2000:]
     assert ran.of("runtime.stopped")
     assert ran.final_states()[FIRST] == "killed"
     assert ran.of("agent.state_changed", FIRST)[-1]["event"]["reason"] == "shutdown"
