@@ -76,6 +76,9 @@ async def _outlast(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
 
 
 async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
-    """Cancel one task and wait for its end, swallowing only its own cancellation."""
+    """Cancel one task and wait for its end. How it ended is nobody's any more: an error that it met instead, or had
+    met before, is dropped here (asyncio would print it to the terminal when the task is collected)."""
     task.cancel()
     await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

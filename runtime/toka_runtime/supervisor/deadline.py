@@ -69,5 +69,4 @@ async def within(work: Coroutine[Any, Any, T], seconds: float | None, gate: Paus
         raise DeadlineExceeded(f"{seconds:g} s")
     finally:
         await cancel_and_wait(ticking)
-        if not working.done():
-            await cancel_and_wait(working)
+        await cancel_and_wait(working)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from toka_runtime.aio import TaskOwner, see_through, spawn, to_the_end
+from toka_runtime.aio import TaskOwner, cancel_and_wait, see_through, spawn, to_the_end
 
 
 async def test_a_failure_is_reported_with_its_name() -> None:
@@ -83,3 +84,21 @@ async def test_to_the_end_without_a_cancellation_is_a_plain_call() -> None:
 
     with pytest.raises(ValueError, match="mine"):
         await to_the_end(fail())
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_not_printed() -> None:
+    printed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: printed.append(context["message"]))
+
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("broken") from None
+
+    task = spawn(fail())
+    await asyncio.sleep(0)
+    await cancel_and_wait(task)
+    del task
+    gc.collect()
+    assert printed == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -72,3 +73,23 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
         await task
     assert log == ["cancelled"]
     assert clock.sleepers() == 0
+
+
+async def test_work_that_fails_while_the_caller_is_cancelled_prints_nothing() -> None:
+    printed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: printed.append(context["message"]))
+    clock, go = FakeClock(), asyncio.Event()
+
+    async def fail() -> None:
+        await go.wait()
+        raise ValueError("broken")
+
+    task = spawn(within(fail(), 10.0, PauseGate(), clock))
+    await clock.until_sleeping()
+    go.set()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    del task
+    gc.collect()
+    assert printed == []
