@@ -76,7 +76,10 @@ def test_picture(screen: str, snap_compare: Callable[..., bool]) -> None:
             client.emit(ev.HostSampled(usage=HostUsage(cpu_fraction=(step % 20) / 25, cores=2, memory_total_bytes=2**34,
                                                        memory_used_bytes=5 * 2**30)))  # fmt: skip
             fleet.sample(client, FIRST, (step % 12) / 16, (100 + 5 * step) * fleet.MIB, 5)
-        await made.until(lambda: len(made.agent(FIRST).cpu) == 60, "the samples")
+            await made.until(lambda done=step + 1: made.agent(FIRST).samples == done, "the sample")
+        await made.until(lambda: made.agent(FIRST).view.usage.memory_bytes == 395 * fleet.MIB, "the samples")
+        await clock.advance(1)
+        pilot.app.repaint()
         await show(made, KEYS[screen])
         await made.pilot.pause(0.1)
 
@@ -136,7 +139,8 @@ async def test_only_visible_rows_are_drawn() -> None:
         for number in range(300):
             fleet.sample(made.client, f"agent-{number:03}", 0.5, 10)
         await made.until(lambda: len(made.agent("agent-299").cpu) == 1, "the samples")
-        await made.pilot.pause()
+        await made.clock.advance(1)
+        made.app.repaint()
         assert 0 < len(set(drawn)) <= table.inner_height
         drawn.clear()
         made.app.repaint()

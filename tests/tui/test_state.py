@@ -93,13 +93,15 @@ async def test_the_fold_of_the_protocol_is_what_rows_show(client: FakeRuntimeCli
     assert shown[AgentName("security-extension")].denials == 14
 
 
-async def test_samples_make_history_and_a_newer_version(client: FakeRuntimeClient) -> None:
+async def test_samples_make_history(client: FakeRuntimeClient) -> None:
     state = attached(client)
     state.apply(client.log)
     before = state.agents[KEY].version
-    state.apply([client.envelope(ev.AgentSampled(usage=client.state.agents[KEY.name].usage), FIRST)])
-    assert len(state.agents[KEY].cpu) == 1
-    assert state.agents[KEY].version > before
+    usage = client.state.agents[KEY.name].usage.model_copy(update={"processes": 77})
+    state.apply([client.envelope(ev.AgentSampled(usage=usage), FIRST)])
+    entry = state.agents[KEY]
+    assert (len(entry.cpu), entry.samples, entry.view.usage.processes) == (1, 1, 77)
+    assert entry.version == before, "a row that shows figures alone is drawn less often"
     state.apply([client.envelope(ev.HostSampled(usage=HostUsage(cpu_fraction=0.5, memory_used_bytes=7)))])
     assert (list(state.hosts[HOST].cpu), list(state.hosts[HOST].memory)) == ([0.5], [7.0])
 

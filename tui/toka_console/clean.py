@@ -98,6 +98,8 @@ def _clean_model(model: BaseModel) -> BaseModel:
     values = model.__dict__
     for name in _text_fields(type(model)):
         before = values.get(name)
+        if before is None or (type(before) is str and before.isprintable()):
+            continue
         after = _clean(before)
         if after is not before:
             update = update or {}

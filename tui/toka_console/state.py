@@ -38,6 +38,8 @@ class AgentEntry:
     view: AgentView
     output: OutputRing
     version: int = 0
+    """Grows with everything but samples."""
+    samples: int = 0
     cpu: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
     memory: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
 
@@ -188,18 +190,23 @@ class ConsoleState:
         host.fleet = fold(host.fleet, new)
         host.last_event_at = new[-1].at
         touched: set[AgentKey] = set()
+        sampled: set[AgentKey] = set()
         for envelope in new:
             key = _key_of(envelope)
             if isinstance(envelope.event, ev.SpecRejected):
                 self.order_version += 1
             if key is not None:
-                touched.add(key)
+                (sampled if isinstance(envelope.event, ev.AgentSampled) else touched).add(key)
                 if key not in self.agents and (view := host.fleet.agents.get(key.name)) is not None:
                     self._new_agent(key, view)
             self._note(host, key, envelope)
+        views = host.fleet.agents
         for key in touched:
-            if (view := host.fleet.agents.get(key.name)) is not None:
+            if (view := views.get(key.name)) is not None:
                 self._update(self.agents[key], view)
+        for key in sampled - touched:
+            if (view := views.get(key.name)) is not None:
+                self.agents[key].view = view
         self.events += len(new)
         self._settle(host.fleet.host)
 
@@ -217,6 +224,7 @@ class ConsoleState:
                 if entry is not None:
                     entry.cpu.append(event.usage.cpu_fraction)
                     entry.memory.append(float(event.usage.memory_bytes))
+                    entry.samples += 1
                 return
             case ev.OperationDenied():
                 if key is not None:

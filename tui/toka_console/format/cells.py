@@ -100,10 +100,12 @@ class Row:
         """Append `text`; with `width`, in a column of that many cells (clipped, padded; `right` aligned)."""
         if not text.isprintable():
             text = one_line(text)
-        room = self.room if width is None else min(width, self.room)
+        room = self.width - self._used
+        if width is not None and width < room:
+            room = width
         if room <= 0:
             return self
-        size = width_of(text)
+        size = len(text) if text.isascii() else cell_len(text)
         if size > room:
             text = clip(text, room)
             size = width_of(text)
@@ -116,7 +118,11 @@ class Row:
         return self
 
     def gap(self, count: int = 1) -> Row:
-        return self.add(" " * min(count, max(0, self.room)))
+        count = min(count, self.width - self._used)
+        if count > 0:
+            self._segments.append(Segment(" " * count, self._base))
+            self._used += count
+        return self
 
     def to(self, column: int) -> Row:
         """Pad up to `column`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 SPARKS = "▁▂▃▄▅▆▇█"
 # Dots of a braille cell from the bottom up, left and right column.
@@ -13,7 +12,8 @@ _RIGHT = (0x80, 0x20, 0x10, 0x08)
 
 def tail(values: Sequence[float], count: int) -> list[float]:
     """The last `count` values, oldest first (deques have no slices)."""
-    return list(islice(values, max(0, len(values) - count), None))
+    # Reading a deque by index is quick near its ends only, which is where these are.
+    return [values[index] for index in range(-min(count, len(values)), 0)]
 
 
 def level(value: float, ceiling: float, steps: int) -> int:

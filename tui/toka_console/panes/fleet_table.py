@@ -17,8 +17,10 @@ from toka_runtime.protocol.states import LIVE, AgentState
 
 if TYPE_CHECKING:
     from toka_console.filters import Filter
+    from toka_console.session import Session
     from toka_console.state import AgentEntry, Pending
 
+SAMPLE_S = 0.15
 HOST = Column("host", "HOST", 6, 12, rank=6)
 COLUMNS = (
     Column("agent", "AGENT", 14, 24, rank=0),
@@ -36,6 +38,11 @@ _NARROW = tuple(column._replace(least=9) if column.id == "state" else column for
 
 
 class FleetTable(TablePane[RowKey]):
+    def __init__(self, session: Session, *, id: str | None = None) -> None:
+        super().__init__(session, id=id)
+        self._shown: dict[RowKey, tuple[float, int]] = {}
+        """When a row's figures were drawn last, and the samples there were then."""
+
     _order_key: tuple[int, Filter] | None = None
     _longest: tuple[Sequence[RowKey], int] = ((), 0)
     """The order, and the cells of the longest name in it."""
@@ -81,6 +88,7 @@ class FleetTable(TablePane[RowKey]):
     def invalidate(self) -> None:
         super().invalidate()
         self._order_key = None
+        self._shown.clear()
 
     def version(self, key: RowKey) -> Hashable:
         state, now = self.session.known, self.session.now()
@@ -91,12 +99,21 @@ class FleetTable(TablePane[RowKey]):
         pending = state.pending_of(key.agent)
         return (
             entry.version,
+            self._samples(key, entry.samples),
             units.age(view.since, now),
             selectors.running_for(view, now),
             view.model_call_since and units.age(view.model_call_since, now),
             pending and (pending.text, units.age(pending.sent_at, now), pending.unknown),
             state.is_up(key.host),
         )
+
+    def _samples(self, key: RowKey, newest: int) -> int:
+        """The samples that a row shows: figures that change faster than can be read are shown now and then."""
+        now = self.session.clock.monotonic()
+        shown = self._shown.get(key)
+        if shown is None or (shown[1] != newest and now - shown[0] >= SAMPLE_S):
+            shown = self._shown[key] = (now, newest)
+        return shown[1]
 
     def cells(self, key: RowKey, row: Row, layout: list[tuple[Column, int]]) -> None:
         state = self.session.known

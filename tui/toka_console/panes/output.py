@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toka_console.identity import AgentKey
     from toka_console.ring import Entry, OutputRing
 
-MAX_CACHED = 600
+MAX_CACHED = 100
 
 
 class OutputPane(Pane, can_focus=True):

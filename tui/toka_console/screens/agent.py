@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
-from textual.containers import Container
 from textual.strip import Strip
 
 from toka_console.format import agent_sections as sections
 from toka_console.format.cells import Row
 from toka_console.panes.base import Pane
 from toka_console.panes.doc import DocPane, MakeLines
+from toka_console.panes.group import Group
 from toka_console.panes.output import OutputPane
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
@@ -32,11 +32,11 @@ class AgentScreen(ConsoleScreen):
         self.info = DocPane(session, "Agent", self._info, id="agent-info")
         self.tasks = DocPane(session, "Tasks", self._one(sections.tasks), id="agent-tasks")
         self.actions = DocPane(session, "Last actions", self._one(sections.actions), id="agent-actions")
-        self.work = Container(self.tasks, self.actions, id="agent-work")
-        self.above = Container(self.info, self.work, id="agent-above")
+        self.work = Group(self.tasks, self.actions, id="agent-work")
+        self.above = Group(self.info, self.work, id="agent-above")
         self.output = OutputPane(session, lambda: session.focus, id="agent-output", title="Live")
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.above
         yield self.output
 

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterable
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import Container
 from textual.events import Key, Resize, ScreenResume
 from textual.screen import Screen
 
@@ -14,6 +13,7 @@ from toka_console.actions import ACTIONS, Action
 from toka_console.panes.base import Pane
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
 from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
+from toka_console.panes.group import Group
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
 
@@ -27,6 +27,7 @@ class ConsoleScreen(Screen[None]):
     ID: ClassVar[str] = ""
     AUTO_FOCUS = ""
     ALLOW_SELECT = False
+    BLANK = True
 
     def __init__(self, session: Session, desk: Desk) -> None:
         super().__init__(id=f"screen-{self.ID}")
@@ -38,11 +39,11 @@ class ConsoleScreen(Screen[None]):
         self.footer = Footer(session, self.footer_actions)
         self.command_line = CommandLine(session, self._agent_names)
         self.too_small = TooSmall(session, id="too-small")
-        self.container = Container(id="body")
+        self.container = Group(id="body")
         self._panes: list[Pane] = []
         self._fitted: object = None
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         raise NotImplementedError
 
     def arranged_for(self) -> Hashable:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from textual.containers import Container
 from textual.strip import Strip
 
 from toka_console.format import denial_page
 from toka_console.panes.base import Pane
 from toka_console.panes.doc import DocPane
+from toka_console.panes.group import Group
 from toka_console.ring import Tool
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
@@ -31,7 +31,7 @@ class CallScreen(ConsoleScreen):
         self.looking = False
         self._looked_up: DenialEntry | None = None
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.page
 
     def main_pane(self) -> Pane:

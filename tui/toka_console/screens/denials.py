@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from textual.containers import Container
 from textual.strip import Strip
 
 from toka_console.format import denial_page
 from toka_console.panes.base import Pane
 from toka_console.panes.denials_table import DenialsTable
 from toka_console.panes.doc import DocPane
+from toka_console.panes.group import Group
 from toka_console.panes.table import Moved, Opened
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
@@ -25,7 +25,7 @@ class DenialsScreen(ConsoleScreen):
         self.table = DenialsTable(session, id="denials-table")
         self.detail = DocPane(session, "Why", self._detail, id="denial-detail")
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.table
         yield self.detail
 

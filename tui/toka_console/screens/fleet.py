@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from textual.containers import Container
 from textual.strip import Strip
 
 from toka_console.actions import Action
@@ -13,6 +12,7 @@ from toka_console.identity import AgentKey
 from toka_console.panes.base import Pane
 from toka_console.panes.fleet_table import FleetTable
 from toka_console.panes.gauges import GaugesPane
+from toka_console.panes.group import Group
 from toka_console.panes.output import OutputPane
 from toka_console.panes.table import Moved, Opened
 from toka_console.screens.base import ConsoleScreen
@@ -31,9 +31,9 @@ class FleetScreen(ConsoleScreen):
         self.table = FleetTable(session, id="fleet-table")
         self.gauges = GaugesPane(session, id="gauges")
         self.tail = OutputPane(session, lambda: session.focus, id="tail", title="Live", instead=self._problems)
-        self.below = Container(id="below")
+        self.below = Group(id="below")
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.table
         with self.below:
             yield self.gauges

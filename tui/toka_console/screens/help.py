@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from textual.containers import Container
 from textual.strip import Strip
 
 from toka_console.actions import ACTIONS, Action
 from toka_console.format.cells import Row
 from toka_console.panes.base import Pane
 from toka_console.panes.doc import DocPane
+from toka_console.panes.group import Group
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
@@ -30,7 +30,7 @@ class HelpScreen(ConsoleScreen):
         super().__init__(session, desk)
         self.page = DocPane(session, "Help", self._page, id="help-page")
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.page
 
     def main_pane(self) -> Pane:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from textual.containers import Container
-
 from toka_console.panes.base import Pane
+from toka_console.panes.group import Group
 from toka_console.panes.output import OutputPane
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
@@ -20,7 +19,7 @@ class OutputScreen(ConsoleScreen):
         super().__init__(session, desk)
         self.output = OutputPane(session, lambda: session.focus, id="output")
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.output
 
     def main_pane(self) -> Pane:

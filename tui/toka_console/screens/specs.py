@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from textual.containers import Container
 from textual.strip import Strip
 
 from toka_console.format import spec_page
@@ -12,6 +11,7 @@ from toka_console.format.agent_sections import heading
 from toka_console.format.cells import Row
 from toka_console.panes.base import Pane
 from toka_console.panes.doc import DocPane
+from toka_console.panes.group import Group
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
@@ -24,7 +24,7 @@ class SpecsScreen(ConsoleScreen):
         super().__init__(session, desk)
         self.page = DocPane(session, "Specs", self._page, id="specs-page")
 
-    def body(self) -> Iterable[Pane | Container]:
+    def body(self) -> Iterable[Pane | Group]:
         yield self.page
 
     def main_pane(self) -> Pane:
