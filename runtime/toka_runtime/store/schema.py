@@ -137,15 +137,22 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT;"
         )
-    elif application != APPLICATION_ID:
+    else:
+        check_readable(path, connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def check_readable(path: Path, connection: sqlite3.Connection) -> None:
+    """Raises StoreError for a file that is not ours, or of a later version."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application != APPLICATION_ID:
         raise StoreError(f"{path} is a database of another program", hint="choose another folder with --state-dir")
-    elif version > VERSION:
+    if version > VERSION:
         raise StoreError(
             f"{path} was written by a newer toka (store version {version}, this one knows {VERSION})",
             hint="upgrade toka-console, or choose another folder with --state-dir",
         )
-    else:
-        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _check_integrity(path: Path, connection: sqlite3.Connection) -> None:
