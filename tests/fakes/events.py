@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Denial, Layer, Operation, OperationKind, Rights
 from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
+from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, Strength
 from toka_runtime.protocol.spec import AgentSpec, Objective, TaskSpec
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
@@ -75,6 +76,27 @@ def every_kind() -> list[ev.Event]:
         ev.AgentBlocked(blockers=("waits for beta",)),
         ev.ProcessStarted(process=process, worker_pid=43, protections=("seccomp",)),
         ev.ProcessEnded(process=process, exit_code=-9, survivors=(44,)),
+        ev.LimitsInForce(
+            limits=(
+                LimitInForce(
+                    limit=LimitName.MEMORY,
+                    figure=1024,
+                    declared=True,
+                    strength=Strength.APPROXIMATE,
+                    mechanism="RLIMIT_DATA",
+                    reason="no cgroup",
+                ),
+            )
+        ),
+        ev.LimitReached(
+            limit=LimitName.MEMORY,
+            used=2048,
+            allowed=1024,
+            outcome=LimitOutcome.KILLED,
+            mechanism="cgroup v1 memory",
+            culprit=Culprit(pid=44, command="eat", memory_bytes=900, known_by="kernel"),
+            count=2,
+        ),
         ev.AgentSampled(usage=Usage(cpu_fraction=0.25, cpu_s=3.5, memory_bytes=100, processes=2)),
         ev.WorkspaceReady(mode="worktree", path="/w/a", branch="agent/a", base_commit="abc"),
         ev.WorkCommitted(task=0, commit="abc", files=1, insertions=2, deletions=3),

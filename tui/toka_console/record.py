@@ -86,6 +86,8 @@ def activity(envelope: ev.Envelope) -> Line | None:
             )
         case ev.SpecRejected():
             return Line(f"{event.file} rejected: {plural(len(event.problems), 'problem')}", "bad")
+        case ev.LimitReached():
+            return Line(event.text, "warn")
         case ev.ProcessEnded() if event.survivors:
             return Line(f"UNCONFIRMED: processes {', '.join(map(str, event.survivors))} survived", "bad")
         case ev.RuntimeStarted():

@@ -66,6 +66,8 @@ def describe(envelope: ev.Envelope) -> str:
             return f"process {event.process.pid}, worker {event.worker_pid}"
         case ev.ProcessEnded() as event if event.survivors:
             return f"process {event.process.pid} ended, SURVIVORS: {list(event.survivors)}"
+        case ev.LimitReached() as event:
+            return one_line(event.text)
         case ev.WorkspaceReady() as event:
             return f"{event.mode} {event.path} {event.branch}".rstrip()
         case ev.TaskStateChanged() as event:
@@ -112,7 +114,7 @@ def tone(event: ev.Event) -> str:
             return "green"
         case ev.AgentStateChanged(after=AgentState.KILLED | AgentState.SKIPPED):
             return "yellow"
-        case ev.OperationDenied() | ev.ModelCallRetried() | ev.Noticed(level=ev.Level.WARNING):
+        case ev.OperationDenied() | ev.ModelCallRetried() | ev.LimitReached() | ev.Noticed(level=ev.Level.WARNING):
             return "yellow"
         case _:
             return ""

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from toka_runtime.protocol.capability import Denial, Rights
 from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
+from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, figure_text
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
@@ -140,6 +141,38 @@ class ProcessEnded(Event):
     exit_code: int | None = None
     """Negative: ended by that signal."""
     survivors: tuple[int, ...] = ()
+
+
+class LimitsInForce(Event):
+    """Said before a run's processes are started: what is limited here, and what holds it."""
+
+    kind: Literal["agent.limits_in_force"] = "agent.limits_in_force"
+    limits: tuple[LimitInForce, ...]
+
+
+class LimitReached(Event):
+    """A breach of a limit. One that goes on is told again when its count has doubled."""
+
+    kind: Literal["agent.limit_reached"] = "agent.limit_reached"
+    limit: LimitName
+    used: float
+    """In the limit's unit. Held exactly at the limit (REFUSED, SLOWED): the limit."""
+    allowed: float
+    outcome: LimitOutcome
+    mechanism: str
+    culprit: Culprit | None = None
+    """None: not known."""
+    count: int = 1
+    """How many times so far in this run."""
+
+    @property
+    def text(self) -> str:
+        """One line for people; the culprit's command is as the agent wrote it."""
+        allowed = figure_text(self.limit, self.allowed)
+        above = f" ({figure_text(self.limit, self.used)} used)" if self.outcome is LimitOutcome.EXCEEDED else ""
+        who = "" if self.culprit is None else f" by {self.culprit.command} (pid {self.culprit.pid})"
+        times = f", {self.count} times" if self.count > 1 else ""
+        return f"{self.limit} limit of {allowed} reached{who}{above}: {self.outcome} by {self.mechanism}{times}"
 
 
 class AgentSampled(Event):
@@ -348,6 +381,8 @@ KnownEvent = Annotated[
     | AgentBlocked
     | ProcessStarted
     | ProcessEnded
+    | LimitsInForce
+    | LimitReached
     | AgentSampled
     | WorkspaceReady
     | WorkCommitted

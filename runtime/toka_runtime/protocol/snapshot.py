@@ -15,6 +15,7 @@ from pydantic import Field
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, HostId, ProcessRef, RunId
+from toka_runtime.protocol.limits import LimitInForce
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, TaskState, Verdict
@@ -86,6 +87,10 @@ class AgentView(Model):
     branch: str = ""
     commits: int = 0
     survivors: tuple[int, ...] = ()
+    limits: tuple[LimitInForce, ...] = ()
+    """What holds the limits of its newest run. Empty before the first."""
+    limits_reached: int = 0
+    """Breaches told of."""
 
     @property
     def tasks_done(self) -> int:
@@ -230,6 +235,16 @@ def _process_ended(draft: Draft, envelope: ev.Envelope, event: ev.ProcessEnded) 
     draft["survivors"], draft["worker_pid"] = event.survivors, 0
 
 
+def _limits_in_force(draft: Draft, envelope: ev.Envelope, event: ev.LimitsInForce) -> None:
+    draft["limits"] = event.limits
+
+
+def _limit_reached(draft: Draft, envelope: ev.Envelope, event: ev.LimitReached) -> None:
+    who = f" by {event.culprit.command}" if event.culprit is not None else ""
+    _active(draft, envelope.at, f"limit: {event.limit} {event.outcome}{who}")
+    draft["limits_reached"] += 1
+
+
 def _model_call_started(draft: Draft, envelope: ev.Envelope, event: ev.ModelCallStarted) -> None:
     _active(draft, envelope.at, "thinking")
     draft["model_call_since"] = envelope.at
@@ -336,6 +351,8 @@ _CHANGES: dict[type[ev.Event], Callable[[Draft, ev.Envelope, Any], None]] = {
     ev.AgentBlocked: _blocked,
     ev.ProcessStarted: _process_started,
     ev.ProcessEnded: _process_ended,
+    ev.LimitsInForce: _limits_in_force,
+    ev.LimitReached: _limit_reached,
     ev.TaskStateChanged: _task_changed,
     ev.Verified: _verified,
     ev.ModelCallStarted: _model_call_started,

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from toka_runtime.protocol.ids import AgentName
+from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.usage import Budget, ResourceLimits
 
@@ -112,6 +113,7 @@ class Security(Model):
     limits: ResourceLimits = ResourceLimits()
     strict: bool = False
     """Refuse to start where a limit cannot be enforced exactly."""
+    on_limit: OnLimit = OnLimit.KILL
 
 
 class Restart(Model):

@@ -27,6 +27,8 @@ class StopReason(StrEnum):
     TIMEOUT = "timeout"
     MEMORY_LIMIT = "memory_limit"
     CPU_LIMIT = "cpu_limit"
+    DISK_LIMIT = "disk_limit"
+    PROCESS_LIMIT = "process_limit"
     BUDGET = "budget"
     DEPENDENCY_FAILED = "dependency_failed"
     SPAWN_FAILED = "spawn_failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.model import Model
 
 
@@ -23,14 +24,6 @@ class Area(StrEnum):
     """How much memory it uses."""
     CPU = "CPU"
     """How much processor time it uses."""
-
-
-class Strength(StrEnum):
-    ENFORCED = "enforced"
-    """The kernel holds it, for all of the agent's processes."""
-    APPROXIMATE = "approximate"
-    """It holds in part: `effect` says which."""
-    NONE = "none"
 
 
 class Badge(Model):

@@ -35,6 +35,7 @@ def read_security(reader: Reader, section: Section | None, defaults: Security | 
         capabilities_required=_unique(reader, section, named) or base.capabilities_required,
         limits=read_limits(reader, section.get("resource_limits"), "security.resource_limits", base.limits),
         strict=reader.as_bool(section.get("strict"), "security.strict", base.strict),
+        on_limit=reader.as_choice(section.get("on_limit"), "security.on_limit", base.on_limit),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.spec import DependencyCondition, Priority, ReportFrequency, RestartPolicy
 from toka_runtime.specs.reading import MAX_DESCRIPTION, MAX_NAME, Field, Fields
 
@@ -152,6 +153,9 @@ SECURITY: Fields = {
     "capabilities_required": Field(texts("Permissions. A name that the catalogue does not define grants nothing.")),
     "resource_limits": Field(ref("limits")),
     "strict": Field({"type": "boolean", "description": "Refuse to start where a limit cannot be enforced exactly."}),
+    "on_limit": Field(
+        choice(OnLimit, "What happens at a limit that the agent cannot stay within (memory, disk). Default: kill.")
+    ),
     "grants": Field(ref("grants")),
 }
 
