@@ -78,34 +78,12 @@ async def test_the_table_shows_each_whole_and_safe_for_a_terminal(
     assert await denials(store) == 0
     head, first, second = capsys.readouterr().out.splitlines()
     assert head.split() == [
-        "TIME",
-        "AGENT",
-        "RUN",
-        "TASK",
-        "N",
-        "LAYER",
-        "OPERATION",
-        "NEEDS",
-        "RULE",
-        "TOOL",
-        "CALL",
-        "TARGET",
-    ]
-    assert first.split()[2:] == (
-        [
-            "writer",
-            "r1",
-            "2",
-            "×3",
-            "policy",
-            "fs.write",
-            "filesystem-write",
-            "baseline",
-            "write_file",
-            "t7",
-            "/etc/café\\u2028\\x1b[2J",
-        ]
-    )
+        "TIME", "AGENT", "RUN", "TASK", "N", "LAYER", "OPERATION", "NEEDS", "RULE", "TOOL", "CALL", "TARGET"
+    ]  # fmt: skip
+    assert first.split()[2:] == [
+        "writer", "r1", "2", "×3", "policy", "fs.write", "filesystem-write", "baseline", "write_file", "t7",
+        "/etc/café\\u2028\\x1b[2J",
+    ]  # fmt: skip
     assert second.endswith(long.target)
     assert first.index("policy") == second.index("proxy") == head.index("LAYER")
 
