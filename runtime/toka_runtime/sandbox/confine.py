@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from toka_runtime.sandbox import landlock, namespaces, seccomp
+from toka_runtime.sandbox import groups, landlock, namespaces, seccomp
 from toka_runtime.sandbox.landlock import EXECUTE, READ, READ_FILE, WRITE, WRITE_FILE, PathAccess
 from toka_runtime.sandbox.namespaces import Bind, PrimitiveMissing, View
 
@@ -32,11 +32,16 @@ PROTECTIONS = [
 ]
 
 
-def fork_first(confinement: Confinement, prepare: Callable[[], None], body: Callable[[int], NoReturn]) -> int:
-    """Fork process 1 of a new set of namespaces, in its own view and without privileges; it runs `prepare` (the last
-    walls; it may raise OSError) and then `body`, with a listening socket on its own loopback. Returns its pid as seen
-    from here, once all walls stand. Raises OSError (PrimitiveMissing) when one could not be built; nothing is left
-    then, if this process adopts orphans."""
+def fork_first(
+    confinement: Confinement,
+    prepare: Callable[[], None],
+    body: Callable[[int], NoReturn],
+    control_groups: Iterable[str] = (),
+) -> int:
+    """Fork process 1 of a new set of namespaces, in these control groups, in its own view and without privileges; it
+    runs `prepare` (the last walls; it may raise OSError) and then `body`, with a listening socket on its own loopback.
+    Returns its pid as seen from here, once all walls stand. Raises OSError (PrimitiveMissing) when one could not be
+    built; nothing is left then, if this process adopts orphans."""
     with suppress(OSError):
         # Once, for all that are forked from here; a machine without a table is told by the child.
         seccomp.encoded(os.uname().machine)
@@ -44,7 +49,7 @@ def fork_first(confinement: Confinement, prepare: Callable[[], None], body: Call
     helper = os.fork()
     if helper == 0:
         os.close(read_end)
-        _helper(confinement, write_end, prepare, body)
+        _helper(confinement, write_end, prepare, body, control_groups)
     os.close(write_end)
     said = bytearray()
     while data := os.read(read_end, 4096):
@@ -67,10 +72,15 @@ def fork_first(confinement: Confinement, prepare: Callable[[], None], body: Call
 
 
 def _helper(
-    confinement: Confinement, report: int, prepare: Callable[[], None], body: Callable[[int], NoReturn]
+    confinement: Confinement,
+    report: int,
+    prepare: Callable[[], None],
+    body: Callable[[int], NoReturn],
+    control_groups: Iterable[str],
 ) -> NoReturn:
     """Enters the namespaces; its child is process 1 there, and is adopted by the fork server when this one ends."""
     try:
+        groups.enter(control_groups)
         namespaces.isolate(user=bool(confinement["user"]))
         pid = os.fork()
         if pid != 0:

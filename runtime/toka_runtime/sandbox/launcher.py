@@ -16,6 +16,9 @@ import toka_runtime
 from toka_runtime.aio import see_through
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import ProcessError, SandboxUnavailable
+from toka_runtime.limits import defaults
+from toka_runtime.limits.enforcer import Enforcer, Held
+from toka_runtime.protocol.limits import LimitName, OnLimit
 from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
@@ -47,14 +50,17 @@ class ForkServer:
         tool_function: str = TOOL_FUNCTION,
         import_paths: Sequence[str] = (),
         confine: bool = False,
+        enforcer: Enforcer | None = None,
     ) -> None:
         """`on_stderr` gets what workers write to their error output. `worker_main` and `tool_function`
-        (`module:function`, found in `import_paths`) replace what runs in the children."""
+        (`module:function`, found in `import_paths`) replace what runs in the children. `enforcer` makes the
+        agents' control groups (None: there are none)."""
         self._on_stderr = on_stderr
         self._clock = clock or SystemClock()
         self._worker_main, self._tool_function = worker_main, tool_function
         self._import_paths = tuple(import_paths)
         self._confine = confine
+        self._enforcer = enforcer or Enforcer()
         self._zygote: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
         self._agents: dict[ShimProcess, ZygoteProcess] = {}
@@ -74,9 +80,10 @@ class ForkServer:
         with ExitStack() as childrens_ends:
             process, descriptors = await self._prepare(plan, zygote, childrens_ends)
             try:
+                process.held = await self._held(plan)
                 confinement = await self._confinement(plan, process)
                 process.confined = confinement is not None
-                await process.start(_forked(zygote, plan, confinement, childrens_ends, descriptors))
+                await process.start(_forked(zygote, plan, process.held, confinement, childrens_ends, descriptors))
             except BaseException:
                 # Only with these closed is the end of the other side the end of the file.
                 childrens_ends.close()
@@ -119,6 +126,17 @@ class ForkServer:
         self._agents[process] = zygote
         return process, (shim_end.fileno(), worker_end.fileno(), errors_end)
 
+    async def _held(self, plan: SandboxPlan) -> Held:
+        """Raises ProcessError: half a set of limits is none."""
+        processes = plan.limits.processes or defaults.PROCESSES
+        whole = plan.on_limit is OnLimit.KILL
+        try:
+            return await asyncio.to_thread(
+                self._enforcer.prepare, plan.run, plan.limits, processes=processes, whole=whole
+            )
+        except OSError as error:
+            raise ProcessError(f"the control groups of {plan.agent} could not be made: {error}") from None
+
     async def _confinement(self, plan: SandboxPlan, process: ShimProcess) -> dict[str, Any] | None:
         """None where the agent is not to be confined. Raises SandboxUnavailable."""
         if not self._confine or plan.mode is SandboxMode.NONE:
@@ -127,7 +145,8 @@ class ForkServer:
         try:
             if user is not None and plan.own_folder:
                 await asyncio.to_thread(give_to, user, (plan.root, *plan.scratch))
-            return await asyncio.to_thread(confinement_of, plan, user)
+            counted = LimitName.PROCESSES in process.held.limits
+            return await asyncio.to_thread(confinement_of, plan, user, processes_counted=counted)
         except OSError as error:
             raise SandboxUnavailable(f"the view of {plan.agent} cannot be made: {error}") from None
 
@@ -175,11 +194,12 @@ class ForkServer:
 async def _forked(
     zygote: ZygoteProcess,
     plan: SandboxPlan,
+    held: Held,
     confinement: dict[str, Any] | None,
     childrens_ends: ExitStack,
     descriptors: tuple[int, int, int],
 ) -> int:
-    pid = await zygote.fork_shim(plan, confinement, *descriptors)
+    pid = await zygote.fork_shim(plan, held.groups, confinement, *descriptors)
     # It has its own now. With ours open a shim that dies at once would not be missed.
     childrens_ends.close()
     return pid
@@ -240,11 +260,18 @@ class ZygoteProcess:
             raise SandboxUnavailable(f"the fork server cannot work here: {message.get('error')}")
         return zygote
 
-    async def fork_shim(self, plan: SandboxPlan, confinement: dict[str, Any] | None, *descriptors: int) -> int:
+    async def fork_shim(
+        self, plan: SandboxPlan, groups: Sequence[str], confinement: dict[str, Any] | None, *descriptors: int
+    ) -> int:
         """The pid of a new shim. Raises ProcessError, saying so when the fork server has died."""
         try:
             answer = await self._control.request(
-                "shim", timeout_s=FORK_S, descriptors=descriptors, agent=plan.agent, confinement=confinement
+                "shim",
+                timeout_s=FORK_S,
+                descriptors=descriptors,
+                agent=plan.agent,
+                confinement=confinement,
+                groups=list(groups),
             )
         except Refused as error:
             if confinement is None:

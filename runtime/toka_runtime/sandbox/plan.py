@@ -8,8 +8,10 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from toka_runtime.limits.defaults import OUTPUT_BYTES
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, ProcessRef, RunId
+from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.usage import ResourceLimits
@@ -24,6 +26,7 @@ class SandboxPlan(Model):
     """Absolute path of the agent's folder: its worktree, copy, or the workspace itself."""
     rights: Rights
     limits: ResourceLimits = ResourceLimits()
+    on_limit: OnLimit = OnLimit.KILL
     mode: SandboxMode = SandboxMode.REQUIRED
     environment: dict[str, str] = Field(default_factory=dict)
     """Built from nothing: exactly what tool processes see."""
@@ -45,7 +48,7 @@ class ToolRequest(Model):
     root: str
     environment: dict[str, str] = Field(default_factory=dict)
     timeout_s: float = 120.0
-    output_cap_bytes: int = 64_000
+    output_cap_bytes: int = OUTPUT_BYTES
     """Result text longer than this keeps head and tail, with a digest of the whole."""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from toka_runtime.aio import cancel_and_wait, spawn, to_the_end
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProcessError, ProtocolError, SandboxUnavailable
+from toka_runtime.limits.enforcer import Held
 from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
@@ -69,6 +70,8 @@ class ShimProcess:
         """The kernel is to confine it; set before `start`."""
         self.user: int | None = None
         """Its own user id, where the runtime may give it one (as root)."""
+        self.held = Held({})
+        """Its control groups; removed with the proof of its end. Set before `start`."""
         self.protections: tuple[str, ...] = ()
         self.channel: WorkerChannel = channel
         self._frames = channel
@@ -252,6 +255,7 @@ class ShimProcess:
         self._proof = proof
         if proof.confirmed:
             self.close()
+            await asyncio.to_thread(self.held.close)
         return proof
 
     async def _kill_from_outside(self, began: float) -> StopProof:

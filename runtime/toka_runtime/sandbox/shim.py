@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from toka_runtime.sandbox import kernel
@@ -42,6 +43,8 @@ from toka_runtime.sandbox.tree import (
 )
 
 OPEN_FILES = 4096
+TOOL_OOM_SCORE, WORKER_OOM_SCORE = 500, 200
+"""Where the kernel kills for want of memory: a tool first, then the worker, the shim when nothing else is left."""
 WorkerMain = Callable[[int], int]
 
 CONTROL, WORKER_SOCKET, LISTENER = 3, 4, 5
@@ -202,6 +205,7 @@ class Shim:
             keep_only(descriptor, spare=report)
             kernel.adopt_orphans()
             kernel.set_title(f"toka:{self._agent} tool")
+            _offer_to_oom_killer(TOOL_OOM_SCORE)
 
         def body() -> int:
             return serve_call(socket.socket(fileno=3), self._agent, self._tool_function, self._confinement)
@@ -215,6 +219,7 @@ class Shim:
             os.fchdir(folder)
             keep_only(WORKER_SOCKET, errors_to=2, spare=report)
             kernel.set_title(f"toka:{self._agent} worker")
+            _offer_to_oom_killer(WORKER_OOM_SCORE)
             if self._confinement is not None:
                 restrict_worker(self._confinement)
 
@@ -261,6 +266,16 @@ def _child(parent: int, report: int, prepare: Callable[[int], None], body: Calla
             code = body()
     finally:
         leave(code)
+
+
+def _offer_to_oom_killer(score: int) -> None:
+    # A matter of who goes first, not of safety: where it can't be said, the biggest goes.
+    with suppress(OSError):
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, str(score).encode())
+        finally:
+            os.close(descriptor)
 
 
 def leave(code: int) -> NoReturn:

@@ -18,6 +18,7 @@ from typing import Any
 
 import toka_runtime
 from toka_runtime.errors import SandboxUnavailable
+from toka_runtime.limits import defaults
 from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.model import Model
 from toka_runtime.sandbox.plan import SandboxPlan
@@ -182,8 +183,8 @@ def _fixed_part(rule: PathRule, root: str) -> str:
 
 FIRST_USER, LAST_USER = 61184, 65519
 """The range that systemd too gives to users that exist only while something runs."""
-DEFAULT_PROCESSES = 512
-DEFAULT_FILE_BYTES = 4 << 30
+PROCESSES_MORE = 16
+"""By so many RLIMIT_NPROC is higher than a control group's `pids.max`, which counts what it refuses."""
 _WRITERS = frozenset({"write_file", "edit_file"})
 
 
@@ -227,8 +228,8 @@ def give_to(user: int, folders: Iterable[str]) -> None:
                     os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
 
 
-def confinement_of(plan: SandboxPlan, user: int | None) -> dict[str, Any]:
-    """What `confine.py` builds the walls from."""
+def confinement_of(plan: SandboxPlan, user: int | None, *, processes_counted: bool = False) -> dict[str, Any]:
+    """What `confine.py` builds the walls from. `processes_counted`: a control group holds their number, too."""
     view = agent_view(plan.rights, plan.root, plan.scratch, plan.readable, plan.environment.get("PATH", os.defpath))
     return {
         "user": os.getuid() != 0,
@@ -239,8 +240,8 @@ def confinement_of(plan: SandboxPlan, user: int | None) -> dict[str, Any]:
         "files": [list(file) for file in view.files],
         "interpreter": _interpreter(),
         "data_bytes": plan.limits.memory_bytes,
-        "processes": plan.limits.processes or DEFAULT_PROCESSES,
-        "file_bytes": plan.limits.disk_bytes or DEFAULT_FILE_BYTES,
+        "processes": (plan.limits.processes or defaults.PROCESSES) + PROCESSES_MORE * processes_counted,
+        "file_bytes": plan.limits.disk_bytes or defaults.FILE_BYTES,
     }
 
 

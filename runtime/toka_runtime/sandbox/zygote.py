@@ -3,8 +3,8 @@
 `ForkServer` (launcher.py) runs `COMMAND` in it. Standard library and `toka_runtime.worker` only. It adopts what a dead
 shim leaves behind and kills it; at end of file on its control socket it kills everything and ends.
 
-Control messages in: shim {id, agent, confinement} with three descriptors (control socket, worker socket, error output);
-out: ready or failed, answer {id, ok, pid}, gone {pid, status, killed, survivors}.
+Control messages in: shim {id, agent, confinement, groups} with three descriptors (control socket, worker socket, error
+output); out: ready or failed, answer {id, ok, pid}, gone {pid, status, killed, survivors}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from importlib import import_module
 from typing import Any, NoReturn
 
-from toka_runtime.sandbox import kernel
+from toka_runtime.sandbox import groups, kernel
 from toka_runtime.sandbox.confine import Confinement, filter_calls, fork_first
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import keep_only
@@ -54,7 +54,9 @@ class Zygote:
         try:
             if message.get("t") != "shim" or len(descriptors) != 3:
                 raise ValueError(f"unknown request {message.get('t')!r} with {len(descriptors)} descriptors")
-            pid = self._fork(str(message["agent"]), descriptors, message.get("confinement"))
+            pid = self._fork(
+                str(message["agent"]), descriptors, message.get("confinement"), list(message.get("groups", ()))
+            )
             self._shims.add(pid)
             answer = {"ok": True, "pid": pid}
         except (OSError, ValueError, KeyError) as error:
@@ -64,19 +66,26 @@ class Zygote:
         self._control.send({"t": "answer", "id": message.get("id"), **answer})
         return True
 
-    def _fork(self, agent: str, descriptors: list[int], confinement: Confinement | None) -> int:
+    def _fork(
+        self, agent: str, descriptors: list[int], confinement: Confinement | None, control_groups: list[str]
+    ) -> int:
         def body(*listener: int) -> NoReturn:
-            self._become_shim(agent, descriptors, confinement, listener)
+            self._become_shim(agent, descriptors, confinement, listener, control_groups)
 
         if confinement is not None:
-            return fork_first(confinement, _last_walls, body)
+            return fork_first(confinement, _last_walls, body, control_groups)
         pid = os.fork()
         if pid == 0:
             body()
         return pid
 
     def _become_shim(
-        self, agent: str, descriptors: list[int], confinement: Confinement | None, listener: tuple[int, ...]
+        self,
+        agent: str,
+        descriptors: list[int],
+        confinement: Confinement | None,
+        listener: tuple[int, ...],
+        control_groups: list[str],
     ) -> NoReturn:
         code = 1
         try:
@@ -84,6 +93,7 @@ class Zygote:
             control, worker, errors = descriptors
             keep_only(control, worker, *listener, errors_to=errors)
             if confinement is None:
+                groups.enter(control_groups)
                 harden()
             kernel.set_title(f"toka:{agent}")
             # What the fork server had is frozen: collecting costs the children only what is their own.
