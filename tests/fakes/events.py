@@ -12,7 +12,16 @@ from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Denial, Layer, Operation, OperationKind, Rights
 from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, Strength
-from toka_runtime.protocol.spec import AgentSpec, Objective, TaskSpec
+from toka_runtime.protocol.protections import (
+    TIER_MEANING,
+    Area,
+    Badge,
+    HostProtections,
+    Observation,
+    Protections,
+    Tier,
+)
+from toka_runtime.protocol.spec import AgentSpec, Objective, SandboxMode, TaskSpec
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
 
@@ -46,6 +55,35 @@ def denial(target: str = "/etc/shadow") -> Denial:
     )
 
 
+def host_protections() -> HostProtections:
+    """Of a host of tier B: files, network, kill and processes held, memory in part, CPU not."""
+    held = {Area.MEM: Strength.APPROXIMATE, Area.CPU: Strength.NONE}
+    mechanisms = {
+        Area.FS: "mount namespace with a root of its own, Landlock for each call",
+        Area.NET: "network namespace, seccomp",
+        Area.KILL: "PID namespace",
+        Area.PROCS: "RLIMIT_NPROC, an agent's own user",
+        Area.MEM: "RLIMIT_DATA",
+        Area.CPU: "",
+    }
+    return HostProtections(
+        sandbox=True,
+        tier=Tier.B,
+        tier_meaning=TIER_MEANING[Tier.B],
+        badges=tuple(
+            Badge(
+                area=area,
+                strength=held.get(area, Strength.ENFORCED),
+                mechanism=mechanism,
+                reason="this host allows no cgroup limits" if area in held else "",
+                effect=f"{area.value} in one line",
+                fix="limit the runtime as a whole" if area in held else "",
+            )
+            for area, mechanism in mechanisms.items()
+        ),
+    )
+
+
 def output(text: str, *, stream: ev.Stream = ev.Stream.STDOUT, call: str = "", dropped: int = 0) -> ev.OutputAppended:
     return ev.OutputAppended(stream=stream, text=text, call=CallId(call), dropped_bytes=dropped)
 
@@ -75,6 +113,16 @@ def every_kind() -> list[ev.Event]:
         ),
         ev.AgentBlocked(blockers=("waits for beta",)),
         ev.ProcessStarted(process=process, worker_pid=43, protections=("seccomp",)),
+        ev.HostProbed(protections=host_protections()),
+        ev.ProtectionsInForce(
+            protections=Protections(
+                asked=SandboxMode.BEST_EFFORT,
+                unconfined="no namespaces",
+                tier=Tier.B,
+                badges=host_protections().badges,
+                observation=Observation.KERNEL_OBSERVED,
+            )
+        ),
         ev.ProcessEnded(process=process, exit_code=-9, survivors=(44,)),
         ev.LimitsInForce(
             limits=(

@@ -10,6 +10,8 @@ from toka_runtime.cli.render import Style, clean
 from toka_runtime.cli.summary import summary_lines
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.codec import encode
+from toka_runtime.protocol.limits import Strength
+from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.snapshot import FleetState, fold
 from toka_runtime.protocol.states import AgentState
 
@@ -18,6 +20,12 @@ def one_line(text: str, width: int = 200) -> str:
     """Text of an agent on one line, and no more of it than that."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def held(found: HostProtections | Protections) -> str:
+    """`enforced FS NET KILL PROCS, approximate MEM, none CPU`."""
+    areas = {strength: [badge.area for badge in found.badges if badge.strength is strength] for strength in Strength}
+    return ", ".join(f"{strength} {' '.join(names)}" for strength, names in areas.items() if names)
 
 
 class Narrator(Protocol):
@@ -64,6 +72,13 @@ def describe(envelope: ev.Envelope) -> str:
             return f"waits for {', '.join(event.blockers)}"
         case ev.ProcessStarted() as event:
             return f"process {event.process.pid}, worker {event.worker_pid}"
+        case ev.HostProbed() as event:
+            return f"host: tier {event.protections.tier}, {event.protections.tier_meaning}; {held(event.protections)}"
+        case ev.ProtectionsInForce() as event:
+            found = event.protections
+            if found.unconfined:
+                return f"UNCONFINED, nothing but its user's rights holds it: {one_line(found.unconfined)}"
+            return f"confined: {held(found)}" if found.badges else "confined; the host was not probed yet"
         case ev.ProcessEnded() as event if event.survivors:
             return f"process {event.process.pid} ended, SURVIVORS: {list(event.survivors)}"
         case ev.LimitReached() as event:
@@ -107,6 +122,8 @@ def tone(event: ev.Event) -> str:
         case ev.RuntimeStarted() if event.provider_note:
             return "yellow"
         case ev.Noticed(level=ev.Level.ERROR) | ev.ModelCallEnded(outcome="error") | ev.ProcessEnded():
+            return "red"
+        case ev.ProtectionsInForce() if event.protections.unconfined:
             return "red"
         case ev.AgentStateChanged(after=AgentState.FAILED):
             return "red"

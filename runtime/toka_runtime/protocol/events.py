@@ -16,6 +16,7 @@ from toka_runtime.protocol.capability import Denial, Rights
 from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, figure_text
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
@@ -79,6 +80,13 @@ class HostSampled(Event):
     usage: HostUsage
 
 
+class HostProbed(Event):
+    """Every protection was tried on this host, once for the life of the runtime."""
+
+    kind: Literal["host.probed"] = "host.probed"
+    protections: HostProtections
+
+
 class SpecLoaded(Event):
     """An agent is known; it has not been asked to start. `rights` is what its declared capabilities compile to."""
 
@@ -133,6 +141,13 @@ class ProcessStarted(Event):
     worker_pid: int = 0
     protections: tuple[str, ...] = ()
     """What confines it, one line each; empty: nothing but its user's rights."""
+
+
+class ProtectionsInForce(Event):
+    """Said once for each run that got a process."""
+
+    kind: Literal["agent.protections_in_force"] = "agent.protections_in_force"
+    protections: Protections
 
 
 class ProcessEnded(Event):
@@ -375,11 +390,13 @@ KnownEvent = Annotated[
     | RuntimeStopped
     | Noticed
     | HostSampled
+    | HostProbed
     | SpecLoaded
     | SpecRejected
     | AgentStateChanged
     | AgentBlocked
     | ProcessStarted
+    | ProtectionsInForce
     | ProcessEnded
     | LimitsInForce
     | LimitReached

@@ -17,6 +17,7 @@ from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import LimitInForce
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
@@ -66,6 +67,8 @@ class AgentView(Model):
     process: ProcessRef | None = None
     worker_pid: int = 0
     protections: tuple[str, ...] = ()
+    in_force: Protections | None = None
+    """Of its newest process; None until it is known."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     usage: Usage = Usage()
@@ -122,6 +125,8 @@ class FleetState(Model):
     runtime: ev.RuntimeStarted | None = None
     stopped: bool = False
     host_usage: HostUsage = HostUsage()
+    protections: HostProtections | None = None
+    """None until this runtime has probed its host."""
     agents: dict[AgentName, AgentView] = Field(default_factory=dict[AgentName, AgentView])
     rejected: dict[str, RejectedSpec] = Field(default_factory=dict[str, RejectedSpec])
     notices: tuple[ev.Noticed, ...] = ()
@@ -159,13 +164,15 @@ def fold(state: FleetState, envelopes: Iterable[ev.Envelope]) -> FleetState:
             continue
         match event:
             case ev.RuntimeStarted():
-                top["runtime"], top["stopped"] = event, False
+                top["runtime"], top["stopped"], top["protections"] = event, False, None
             case ev.RuntimeStopped():
                 top["stopped"] = True
             case ev.Noticed() if envelope.agent is None:
                 notices = (*notices, event)[-50:]
             case ev.HostSampled():
                 top["host_usage"] = event.usage
+            case ev.HostProbed():
+                top["protections"] = event.protections
             case ev.SpecRejected():
                 rejected = rejected | {
                     event.file: RejectedSpec(file=event.file, name=event.name, problems=event.problems)
@@ -227,7 +234,11 @@ def _blocked(draft: Draft, envelope: ev.Envelope, event: ev.AgentBlocked) -> Non
 
 def _process_started(draft: Draft, envelope: ev.Envelope, event: ev.ProcessStarted) -> None:
     draft["process"], draft["worker_pid"] = event.process, event.worker_pid
-    draft["protections"], draft["survivors"] = event.protections, ()
+    draft["protections"], draft["survivors"], draft["in_force"] = event.protections, (), None
+
+
+def _in_force(draft: Draft, envelope: ev.Envelope, event: ev.ProtectionsInForce) -> None:
+    draft["in_force"] = event.protections
 
 
 def _process_ended(draft: Draft, envelope: ev.Envelope, event: ev.ProcessEnded) -> None:
@@ -350,6 +361,7 @@ _CHANGES: dict[type[ev.Event], Callable[[Draft, ev.Envelope, Any], None]] = {
     ev.AgentStateChanged: _state_changed,
     ev.AgentBlocked: _blocked,
     ev.ProcessStarted: _process_started,
+    ev.ProtectionsInForce: _in_force,
     ev.ProcessEnded: _process_ended,
     ev.LimitsInForce: _limits_in_force,
     ev.LimitReached: _limit_reached,

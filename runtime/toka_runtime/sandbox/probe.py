@@ -9,19 +9,13 @@ import tempfile
 import time
 from functools import partial
 
+from toka_runtime.protocol.limits import Strength
+from toka_runtime.protocol.protections import TIER_MEANING, Area, Badge, Tier
 from toka_runtime.sandbox.probe_badges import Evidence, badges_of, tier_of
 from toka_runtime.sandbox.probe_cgroups import cgroups
 from toka_runtime.sandbox.probe_children import attempts
 from toka_runtime.sandbox.probe_confined import WHOLE, try_confinement
-from toka_runtime.sandbox.probe_model import (
-    TIER_MEANING,
-    Area,
-    Badge,
-    Check,
-    HostProbe,
-    Strength,
-    Tier,
-)
+from toka_runtime.sandbox.probe_model import Check, HostProbe
 from toka_runtime.sandbox.probe_primitives import primitives
 
 __all__ = ["Area", "Badge", "Check", "HostProbe", "Strength", "Tier", "probe_host"]

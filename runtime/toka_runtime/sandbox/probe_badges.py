@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from toka_runtime.protocol.limits import Strength
+from toka_runtime.protocol.protections import Area, Badge, Tier
+from toka_runtime.sandbox.in_force import unheld
 from toka_runtime.sandbox.probe_cgroups import V2
 from toka_runtime.sandbox.probe_confined import KILLED, WHOLE
-from toka_runtime.sandbox.probe_model import Area, Badge, Check, Strength, Tier
+from toka_runtime.sandbox.probe_model import Check
 from toka_runtime.sandbox.probe_primitives import NAMESPACES
 
 SYSCTLS: dict[str, tuple[str, str]] = {
@@ -109,24 +112,8 @@ def tier_of(evidence: Evidence) -> Tier:
 def badges_of(evidence: Evidence) -> tuple[Badge, ...]:
     """One for each area, of what the runtime uses today."""
     if evidence.problem:
-        return tuple(_unavailable(area, evidence) for area in Area)
+        return unheld(evidence.problem, fix=evidence.fix, effect="no agent with `sandbox: true` starts; without walls ")
     return (_files(evidence), _network(evidence), _kill(), _processes(evidence), _memory(evidence), _cpu(evidence))
-
-
-def _unavailable(area: Area, evidence: Evidence) -> Badge:
-    effect = "no agent with `sandbox: true` starts; with `sandbox: none` nothing holds"
-    strength, mechanism = Strength.NONE, ""
-    if area is Area.KILL:
-        effect = "no agent with `sandbox: true` starts; with `sandbox: none` orphans are adopted and killed, one by one"
-        strength, mechanism = Strength.APPROXIMATE, "subreaper"
-    return Badge(
-        area=area,
-        strength=strength,
-        mechanism=mechanism,
-        reason=evidence.problem,
-        effect=effect,
-        fix=evidence.fix,
-    )
 
 
 def _files(evidence: Evidence) -> Badge:

@@ -3,42 +3,8 @@ may add fields."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.model import Model
-
-
-class Area(StrEnum):
-    """What a badge is about."""
-
-    FS = "FS"
-    """Which files an agent sees and changes."""
-    NET = "NET"
-    """Which hosts it reaches."""
-    KILL = "KILL"
-    """Whether pause and kill reach all of its processes."""
-    PROCS = "PROCS"
-    """How many processes it has."""
-    MEM = "MEM"
-    """How much memory it uses."""
-    CPU = "CPU"
-    """How much processor time it uses."""
-
-
-class Badge(Model):
-    """What the runtime uses today, on this host: not what the host could do."""
-
-    area: Area
-    strength: Strength
-    mechanism: str
-    """What holds it ("" when nothing does)."""
-    reason: str = ""
-    """Why it is not stronger: an errno, a sysctl, or what the runtime does not use yet. "" when enforced."""
-    effect: str
-    """For the agent, in one line."""
-    fix: str = ""
-    """What the operator can do about `reason`. "" when there is nothing."""
+from toka_runtime.protocol.protections import HostProtections
 
 
 class Check(Model):
@@ -54,37 +20,9 @@ class Check(Model):
     duration_ms: float = 0.0
 
 
-class Tier(StrEnum):
-    """What the host offers, whether the runtime uses it already or not."""
-
-    A = "A"
-    B = "B"
-    C = "C"
-    D = "D"
-    E = "E"
-
-
-TIER_MEANING: dict[Tier, str] = {
-    Tier.A: "namespaces, Landlock, and a cgroup v2 of one's own: everything can be enforced",
-    Tier.B: "namespaces and Landlock, but no cgroup v2 of one's own: memory and CPU are approximate",
-    Tier.C: "only bwrap may create user namespaces",
-    Tier.D: "no user namespaces: no guaranteed kill and pause, no network for executed tools",
-    Tier.E: "no Landlock: no path rules for single tool calls",
-}
-
-
-class HostProbe(Model):
+class HostProbe(HostProtections):
     format: int = 1
     """Changes only when a field changes its meaning."""
-    sandbox: bool
-    """Agents with `sandbox: true` start here: the whole confinement was built, and held everything that was tried."""
-    reason: str = ""
-    """Why they do not."""
-    fix: str = ""
-    tier: Tier
-    tier_meaning: str
-    badges: tuple[Badge, ...]
-    """One for each area, in the order of `Area`."""
     checks: tuple[Check, ...]
     uid: int
     kernel: str

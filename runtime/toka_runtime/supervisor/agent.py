@@ -25,11 +25,13 @@ from toka_runtime.protocol.events import (
     Noticed,
     ProcessEnded,
     ProcessStarted,
+    ProtectionsInForce,
     WorkspaceReady,
 )
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
 from toka_runtime.protocol.spec import AgentSpec, RestartPolicy, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
+from toka_runtime.sandbox.in_force import protections_in_force
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
 from toka_runtime.supervisor.run import RunOutcome, perform
@@ -252,7 +254,7 @@ class Agent:
             readable=tuple(str(path) for path in workspace.git_paths),
             own_folder=workspace.mode != "in-place",
         )
-        process = await self._launch(plan, voice)
+        process, unconfined = await self._launch(plan, voice)
         self.process = process
         self.meter = TreeMeter(process.process)
         await voice.emit(
@@ -262,29 +264,46 @@ class Agent:
         async def ready() -> None:
             await self._change(AgentState.RUNNING)
 
-        return await perform(voice, self.spec, self.rights, process, workspace, self.gate, on_ready=ready)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        telling = spawn(self._tell_protections(unconfined, over), name=f"protections of {self.name}")
+        try:
+            return await perform(voice, self.spec, self.rights, process, workspace, self.gate, on_ready=ready)
+        finally:
+            over.set_result(None)
+            await see_through(_joined(telling))
 
-    async def _launch(self, plan: SandboxPlan, voice: RunVoice) -> AgentProcess:
-        """Confined, or as its spec says: never a silent downgrade."""
+    async def _tell_protections(self, unconfined: str, over: asyncio.Future[None]) -> None:
+        """As soon as the host has been probed, at the latest when the run is over: no run waits for it."""
+        host = self._services.host
+        await asyncio.wait((host, over), return_when=asyncio.FIRST_COMPLETED)
+        found = host.result() if host.done() else None
+        asked = self.spec.security.sandbox
+        await self._record(
+            ProtectionsInForce(protections=protections_in_force(found, asked=asked, unconfined=unconfined))
+        )
+
+    async def _launch(self, plan: SandboxPlan, voice: RunVoice) -> tuple[AgentProcess, str]:
+        """Confined, or as its spec says, with the reason why it is not: never a silent downgrade."""
         launcher = self._services.launcher
         if plan.mode is SandboxMode.NONE:
             if not self._services.options.allow_unconfined:
                 raise SandboxUnavailable(
                     f"{self.name} asks to run unconfined", hint="allow it with --allow-unconfined, or set sandbox: true"
                 )
-            await self._warn_unconfined(voice, "its spec says `sandbox: false`")
-            return await launcher.launch(plan)
+            return await self._launch_unconfined(plan, voice, "its spec says `sandbox: false`")
         try:
-            return await launcher.launch(plan)
+            return await launcher.launch(plan), ""
         except SandboxUnavailable as error:
             if plan.mode is not SandboxMode.BEST_EFFORT:
                 raise
-            await self._warn_unconfined(voice, f"`sandbox: best-effort`, and {error.message}")
-        return await launcher.launch(plan.model_copy(update={"mode": SandboxMode.NONE}))
+            why = f"`sandbox: best-effort`, and {error.message}"
+        return await self._launch_unconfined(plan, voice, why)
 
-    async def _warn_unconfined(self, voice: RunVoice, why: str) -> None:
+    async def _launch_unconfined(self, plan: SandboxPlan, voice: RunVoice, why: str) -> tuple[AgentProcess, str]:
         message = f"{self.name} runs UNCONFINED, with all rights of its user: {why}"
         await voice.emit(Noticed(level=Level.WARNING, code="sandbox.unconfined", message=message))
+        process = await self._services.launcher.launch(plan.model_copy(update={"mode": SandboxMode.NONE}))
+        return process, why
 
     async def _clean_up(self, ending: _Ending) -> _Ending:
         process, self.process, self.meter = self.process, None, None
@@ -329,6 +348,10 @@ class Agent:
     def _settle(self) -> None:
         self._settled.set()
         self._services.wake()
+
+
+async def _joined(task: asyncio.Task[None]) -> None:
+    await task
 
 
 def _reason(error: TokaError) -> StopReason:

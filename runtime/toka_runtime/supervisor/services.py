@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from toka_runtime.llm.base import ModelGateway
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.protocol.events import Event
 from toka_runtime.protocol.ids import AgentName, RunId
+from toka_runtime.protocol.protections import HostProtections
 from toka_runtime.sandbox.plan import Launcher
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
@@ -30,6 +32,8 @@ class Services:
     gateway: ModelGateway
     workspaces: Workspaces
     redactor: Redactor
+    host: asyncio.Future[HostProtections | None]
+    """What this host offers; not done while it is being tried, None where that failed."""
     on_failure: OnFailure
     """Told of a task of ours that failed: always a defect."""
     wake: Callable[[], None]

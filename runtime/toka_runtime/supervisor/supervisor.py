@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import toka_runtime
 from toka_runtime.aio import TaskOwner, see_through
 from toka_runtime.clock import Clock, SystemClock
-from toka_runtime.errors import CommandRefused, StoreError, TokaError
+from toka_runtime.errors import CommandRefused, ProcessError, StoreError, TokaError
 from toka_runtime.limits.host import HostMeter
 from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.llm.base import ModelGateway
@@ -23,6 +23,7 @@ from toka_runtime.protocol.events import (
     AgentSampled,
     AgentStateChanged,
     Event,
+    HostProbed,
     HostSampled,
     Level,
     Noticed,
@@ -41,6 +42,7 @@ from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
 from toka_runtime.protocol.usage import Usage
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import SandboxPlan
+from toka_runtime.sandbox.probe_apart import probe_apart
 from toka_runtime.sandbox.view import operators_user
 from toka_runtime.specs.graph import build_graph
 from toka_runtime.specs.loader import LoadReport
@@ -114,6 +116,7 @@ class Supervisor:
             gateway=gateway or Gateway(options.gateway, clock),
             workspaces=workspaces,
             redactor=redactor,
+            host=asyncio.get_running_loop().create_future(),
             on_failure=defect,
             wake=wake.set,
         )
@@ -140,8 +143,19 @@ class Supervisor:
             )
         )
         self.began_at_seq = started.seq
+        self._tasks.spawn(self._probe_host(), name="probe")
         self._tasks.spawn(self._schedule_forever(), name="scheduler")
         self._tasks.spawn(self._sample_forever(), name="sampler")
+
+    async def _probe_host(self) -> None:
+        found = None
+        try:
+            found = await probe_apart()
+            await self.record(HostProbed(protections=found))
+        except ProcessError as error:
+            await self.notice(Level.WARNING, error.code, error.message, "`toka-runtime doctor` says more")
+        finally:
+            self.services.host.set_result(found)
 
     async def _close_the_books(self) -> None:
         """Runs that an earlier runtime did not see to their end (it was killed) are over: say so."""

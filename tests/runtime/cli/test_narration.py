@@ -16,11 +16,13 @@ from fakes.client import FakeRuntimeClient
 from fakes.clock import FakeClock
 from fakes.fleet import NAMES, change, work
 from toka_runtime.cli.bars import BarNarrator, rows
-from toka_runtime.cli.narration import JsonNarrator, LineNarrator, told
+from toka_runtime.cli.narration import JsonNarrator, LineNarrator, told, tone
 from toka_runtime.cli.render import Style
 from toka_runtime.cli.summary import clock_text, summary_lines, total
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.protections import Protections
 from toka_runtime.protocol.snapshot import FleetState
+from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.states import AgentState
 
 EVIL = "ok\x1b[2J\x1b]0;owned\x07\r\u202e\u0085 日本語 👩‍🔧"
@@ -66,6 +68,21 @@ async def test_what_does_not_fit_is_counted_and_what_is_live_is_shown(fleet: Fak
     drawn = [str(line) for line in rows(views, 100, 6, fleet.state.at)]
     assert [line.split()[0] for line in drawn[:-1]] == [NAMES[0][0], NAMES[1][0], NAMES[4][0], NAMES[6][0]]
     assert drawn[-1] == "… and 5 more: 1 completed, 1 failed, 1 killed, 2 pending"
+
+
+def test_protections_are_told_in_a_line() -> None:
+    probed = fake.host_protections()
+    held = "enforced FS NET KILL PROCS, approximate MEM, none CPU"
+    line = told(fake.envelope(1, ev.HostProbed(protections=probed), run=None))
+    assert line == f"host: tier B, {probed.tier_meaning}; {held}"
+    confined = Protections(asked=SandboxMode.REQUIRED, tier=probed.tier, badges=probed.badges)
+    event = ev.ProtectionsInForce(protections=confined)
+    assert (told(fake.envelope(1, event, "alpha")), tone(event)) == (f"alpha: confined: {held}", "")
+    event = ev.ProtectionsInForce(protections=confined.model_copy(update={"unconfined": "no namespaces\x1b[2J"}))
+    assert tone(event) == "red"
+    assert told(fake.envelope(1, event, "alpha")) == (
+        "alpha: UNCONFINED, nothing but its user's rights holds it: no namespaces\\x1b[2J"
+    )
 
 
 async def test_the_table_at_the_end(fleet: FakeRuntimeClient) -> None:

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from fakes import events as fake
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.ids import ProcessRef
+from toka_runtime.protocol.protections import Protections
 from toka_runtime.protocol.snapshot import RECENT_ACTIONS, FleetState, fold
+from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 
 ALPHA = fake.AGENTS[0]
@@ -104,6 +107,19 @@ def test_a_run_from_start_to_end() -> None:
     again = fold(state, fake.number([(ev.AgentStateChanged(before=S.COMPLETED, after=S.PENDING), ALPHA)], state.seq))
     view = again.agents[ALPHA]
     assert (view.tasks_done, view.objectives, view.ended_at) == (0, (Verdict.NONE,), None)
+
+
+def test_protections_are_those_of_the_newest_process_and_of_this_runtime() -> None:
+    probed = fake.host_protections()
+    told = Protections(asked=SandboxMode.REQUIRED, tier=probed.tier, badges=probed.badges)
+    process = ev.ProcessStarted(process=ProcessRef(pid=1, started_ticks=2))
+    runtime = ev.RuntimeStarted(epoch="e", version="1", pid=1, workspace="/w", provider="rehearsal")
+    state = folded(
+        (ev.HostProbed(protections=probed), None), (process, ALPHA), (ev.ProtectionsInForce(protections=told), ALPHA)
+    )
+    assert (state.protections, state.agents[ALPHA].in_force) == (probed, told)
+    later = fold(state, fake.number([(runtime, None), (process, ALPHA)], state.seq))
+    assert (later.protections, later.agents[ALPHA].in_force) == (None, None)
 
 
 def test_only_the_last_actions_are_kept() -> None:

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from fakes.events import host_protections
 from fakes.gateway import Answer, finish, say, tool_results, tool_turn
 from fakes.processes import alive
 from fakes.scene import scene, spec
-from toka_runtime.errors import ModelUnavailable
+from toka_runtime.errors import ModelUnavailable, ProcessError
 from toka_runtime.llm.base import ModelRequest
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.ids import AgentName
+from toka_runtime.protocol.limits import Strength
+from toka_runtime.protocol.protections import Area, HostProtections, Tier
+from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
+from toka_runtime.supervisor import supervisor
 
 S = AgentState
 
@@ -247,6 +253,63 @@ async def test_confined_is_the_default_and_is_told(tmp_path: Path) -> None:
     async with scene(tmp_path, obedient, spec("a")) as stage:
         await stage.run()
         assert any("namespaces" in line for line in stage.of(ev.ProcessStarted)[-1].protections)
+
+
+async def test_each_run_says_what_is_around_it_and_no_run_waits_for_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = asyncio.Event()
+
+    async def probe() -> HostProtections:
+        await probed.wait()
+        return host_protections()
+
+    monkeypatch.setattr(supervisor, "probe_apart", probe)
+    free = spec("free").replace("sandbox: true", "sandbox: false")
+    held = asyncio.Event()
+
+    def brain(request: ModelRequest) -> Answer:
+        return held if request.context.agent == "late" and not held.is_set() else finish()
+
+    async with scene(tmp_path, brain, spec("early"), spec("late"), free, allow_unconfined=True) as stage:
+        await stage.run("early", "free")
+        (early,) = (e.protections for e in stage.of(ev.ProtectionsInForce, "early"))
+        assert (early.asked, early.unconfined, early.tier, early.badges) == (SandboxMode.REQUIRED, "", None, ())
+        await stage.start("late")
+        await stage.until_state("late", S.RUNNING)
+        assert not stage.of(ev.ProtectionsInForce, "late")
+        probed.set()
+        await stage.until(lambda: stage.of(ev.ProtectionsInForce, "late"))
+        held.set()
+        assert stage.of(ev.HostProbed) == [ev.HostProbed(protections=host_protections())]
+        (late,) = (e.protections for e in stage.of(ev.ProtectionsInForce, "late"))
+        assert (late.tier, late.badges) == (Tier.B, host_protections().badges)
+        await stage.start("free")
+        await stage.until(lambda: len(stage.of(ev.ProtectionsInForce, "free")) == 2)
+        first, second = (e.protections for e in stage.of(ev.ProtectionsInForce, "free"))
+        assert first.tier is None
+        assert second.unconfined == "its spec says `sandbox: false`"
+        assert {badge.area for badge in second.badges if badge.strength is not Strength.NONE} == {Area.KILL}
+        await stage.until_state("late", S.COMPLETED)
+        fleet = stage.supervisor.snapshot()
+        assert fleet.protections == host_protections()
+        assert fleet.agents[AgentName("late")].in_force == late
+
+
+async def test_a_host_that_cannot_be_probed_is_told_and_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def probe() -> HostProtections:
+        raise ProcessError("the host could not be probed: no process left")
+
+    monkeypatch.setattr(supervisor, "probe_apart", probe)
+    async with scene(tmp_path, obedient, spec("a")) as stage:
+        await stage.run()
+        assert stage.final() == {"a": S.COMPLETED}
+        assert [e.message for e in stage.of(ev.Noticed) if e.code == "process.error"] == [
+            "the host could not be probed: no process left"
+        ]
+        assert [e.protections.tier for e in stage.of(ev.ProtectionsInForce)] == [None]
 
 
 async def test_a_host_that_is_granted_is_reached_through_the_proxy_alone(tmp_path: Path) -> None:
