@@ -86,9 +86,9 @@ def _helper(
         if pid != 0:
             _say(report, {"pid": pid})
             os._exit(0)
-        namespaces.build_root(_view(confinement))
+        namespaces.build_root(view_of(confinement))
         listener = namespaces.open_listener()
-        _limit(confinement)
+        limit(confinement)
         namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
         prepare()
     except BaseException as error:  # noqa: BLE001  # a forked child never returns into its parent's code
@@ -105,7 +105,7 @@ def _say(report: int, message: Confinement) -> None:
     os.write(report, json.dumps(message).encode() + b"\n")
 
 
-def _view(confinement: Confinement) -> View:
+def view_of(confinement: Confinement) -> View:
     return View(
         binds=[Bind(str(path), str(path), bool(writable)) for path, writable in confinement["mounts"]],
         links=[(str(where), str(target)) for where, target in confinement["links"]],
@@ -113,7 +113,7 @@ def _view(confinement: Confinement) -> View:
     )
 
 
-def _limit(confinement: Confinement) -> None:
+def limit(confinement: Confinement) -> None:
     """Per process, and for processes per user. What they can't hold (a tree's memory) is watched by the runtime."""
     for which, name in (
         (resource.RLIMIT_DATA, "data_bytes"),

@@ -226,10 +226,10 @@ def test_nobody_gets_more_than_the_runtime_has() -> None:
     def act() -> str:
         resource.setrlimit(resource.RLIMIT_NPROC, (300, 300))
         limits = {"data_bytes": None, "processes": 512, "file_bytes": 4 << 30}
-        confine._limit(limits)  # type: ignore[attr-defined]
+        confine.limit(limits)
         limits["processes"] = 100
         first = resource.getrlimit(resource.RLIMIT_NPROC)
-        confine._limit(limits)  # type: ignore[attr-defined]
+        confine.limit(limits)
         return f"{first} {resource.getrlimit(resource.RLIMIT_NPROC)}"
 
     assert in_child(act) == "(300, 300) (100, 100)"
