@@ -84,7 +84,7 @@ def _helper(
         namespaces.isolate(user=bool(confinement["user"]))
         pid = os.fork()
         if pid != 0:
-            _say(report, {"pid": pid})
+            say(report, {"pid": pid})
             os._exit(0)
         namespaces.build_root(view_of(confinement))
         listener = namespaces.open_listener()
@@ -92,16 +92,21 @@ def _helper(
         namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
         prepare()
     except BaseException as error:  # noqa: BLE001  # a forked child never returns into its parent's code
-        number = (error.errno or 0) if isinstance(error, OSError) else 0
-        name = error.primitive if isinstance(error, PrimitiveMissing) else f"{type(error).__name__}: {error}"
-        _say(report, {"error": name, "errno": number})
+        say(report, failed(error))
         os._exit(1)
-    _say(report, {"ready": True})
+    say(report, {"ready": True})
     os.close(report)
     body(listener)
 
 
-def _say(report: int, message: Confinement) -> None:
+def failed(error: BaseException) -> dict[str, Any]:
+    """What is reported of a wall that could not be built."""
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    name = error.primitive if isinstance(error, PrimitiveMissing) else f"{type(error).__name__}: {error}"
+    return {"error": name, "errno": number}
+
+
+def say(report: int, message: dict[str, Any]) -> None:
     os.write(report, json.dumps(message).encode() + b"\n")
 
 

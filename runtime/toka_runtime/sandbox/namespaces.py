@@ -131,6 +131,12 @@ def drop_privileges(uid: int | None, gid: int | None) -> None:
             os.setresuid(uid, uid, uid)
     header, data = struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *(0,) * 6)
     _call("capset", _libc.syscall(_CAPSET[os.uname().machine], header, data))
+    hide_memory()
+
+
+def hide_memory() -> None:
+    """From others of the same user."""
+    zero = ctypes.c_ulong(0)
     _call("prctl(PR_SET_DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, zero, zero, zero, zero))
 
 
