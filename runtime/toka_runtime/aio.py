@@ -37,6 +37,11 @@ class TaskOwner:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_failure(task.get_name(), error)
 
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until every task has ended by itself, at most so long."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_s)
+
     async def aclose(self) -> None:
         """Cancel every task that still runs, and wait until each has ended. Safe to call twice."""
         current = asyncio.current_task()

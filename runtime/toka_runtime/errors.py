@@ -95,6 +95,24 @@ class ProtocolError(TokaError):
     code = "protocol.error"
 
 
+class LinkError(TokaError):
+    """A front end and its runtime could not be connected."""
+
+    code = "link.error"
+
+
+class LinkDown(LinkError):
+    """Nobody answers; trying again may help."""
+
+    code = "link.down"
+
+
+class LinkRefused(LinkError):
+    """The other side turned us away, and will again: wrong version, not allowed."""
+
+    code = "link.refused"
+
+
 class CommandRefused(TokaError):
     """A command was understood and refused: wrong state, wrong run, not allowed."""
 

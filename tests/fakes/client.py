@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,7 +53,7 @@ class FakeRuntimeClient:
             raise self.refuse_streams
         return self.state
 
-    async def events(self, after_seq: int) -> AsyncIterator[Batch]:
+    async def events(self, after_seq: int) -> AsyncGenerator[Batch]:
         if self.refuse_streams is not None:
             raise self.refuse_streams
         queue: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from toka_runtime.errors import (
+    LinkError,
     ModelError,
     PolicyError,
     ProcessError,
@@ -20,6 +21,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     ENVIRONMENT = 3
+    UNKNOWN = 4
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -29,6 +31,7 @@ MEANING = {
     ExitCode.FAILED: "some file is not good, or some agent failed, was killed or skipped",
     ExitCode.USAGE: "wrong words on the command line, or a spec that is not good; nothing was started",
     ExitCode.ENVIRONMENT: "workspace, state folder, credential, git, disk …: the message says which",
+    ExitCode.UNKNOWN: "what became of a command is unknown, or not proven: the message says which",
     ExitCode.INTERRUPTED: "interrupted; what ran was stopped in order",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
 }
@@ -40,6 +43,7 @@ _BY_ERROR: tuple[tuple[type[TokaError], ExitCode], ...] = (
     (ProcessError, ExitCode.ENVIRONMENT),
     (ModelError, ExitCode.ENVIRONMENT),
     (PolicyError, ExitCode.ENVIRONMENT),
+    (LinkError, ExitCode.ENVIRONMENT),
 )
 
 

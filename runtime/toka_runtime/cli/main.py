@@ -33,6 +33,18 @@ VERBS: dict[str, Verb] = {
     "denials": Verb(
         "toka_runtime.cli.denials", "what was refused in a run, by which layer and rule; live with --follow"
     ),
+    "serve": Verb("toka_runtime.cli.serve", "a runtime without a front end: consoles and the verbs below attach to it"),
+    "ps": Verb("toka_runtime.cli.ps", "agents of a serving runtime"),
+    "top": Verb("toka_runtime.cli.ps", "the same again and again, busiest first"),
+    "start": Verb("toka_runtime.cli.control", "start agents and what they require"),
+    "pause": Verb("toka_runtime.cli.control", "freeze agents, proven by the kernel"),
+    "resume": Verb("toka_runtime.cli.control", "let paused agents go on"),
+    "stop": Verb("toka_runtime.cli.control", "end agents: TERM, grace, then kill"),
+    "kill": Verb("toka_runtime.cli.control", "end agents now, the whole tree, proven"),
+    "restart": Verb("toka_runtime.cli.control", "kill agents and start them again"),
+    "freeze-all": Verb("toka_runtime.cli.control", "freeze every running agent at once"),
+    "logs": Verb("toka_runtime.cli.logs", "what agents and their tools wrote"),
+    "events": Verb("toka_runtime.cli.logs", "what happened, record by record"),
     "doctor": Verb("toka_runtime.cli.doctor", "what this host lets the runtime enforce: every protection is tried"),
 }
 
@@ -99,6 +111,7 @@ def _parser(name: str | None) -> tuple[argparse.ArgumentParser, VerbModule | Non
     module: VerbModule | None = None
     for verb, entry in VERBS.items():
         own = verbs.add_parser(verb, help=entry.summary, description=entry.summary, allow_abbrev=False)
+        own.set_defaults(verb=verb)
         if verb == name:
             module = cast(VerbModule, importlib.import_module(entry.module))
             module.add_arguments(own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -46,7 +46,7 @@ class RuntimeClient(Protocol):
         """The fleet now. Then call `events(after_seq=state.seq)`: nothing is lost in between."""
         ...
 
-    def events(self, after_seq: int) -> AsyncIterator[Batch]:
+    def events(self, after_seq: int) -> AsyncGenerator[Batch]:
         """Batches of envelopes in order, durable ones from `after_seq + 1` without a gap, samples between them.
         Ends when the client is closed. A reader may be slow: MUST events are never dropped silently (see `Resync`)."""
         ...

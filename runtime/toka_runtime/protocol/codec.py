@@ -12,6 +12,7 @@ from toka_runtime.errors import ProtocolError
 from toka_runtime.protocol.commands import CommandRequest, CommandResult
 from toka_runtime.protocol.events import Envelope, KnownEvent, UnknownEvent
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.snapshot import FleetState
 
 
 @lru_cache(1)
@@ -47,6 +48,14 @@ def decode_event(kind: str, body: bytes | str) -> Any:
 def decode_envelope(line: bytes | str) -> Envelope:
     try:
         raw: Any = json.loads(line)
+    except ValueError as error:
+        raise ProtocolError(f"envelope cannot be read: {error}") from error
+    return envelope_from(raw)
+
+
+def envelope_from(raw: object) -> Envelope:
+    """From decoded JSON."""
+    try:
         if not isinstance(raw, dict):
             raise ProtocolError("envelope is not a JSON object")
         fields = cast(dict[str, Any], raw)
@@ -62,6 +71,14 @@ def decode_envelope(line: bytes | str) -> Envelope:
         return Envelope.model_validate(fields)
     except (ValidationError, ValueError) as error:
         raise ProtocolError(f"envelope cannot be read: {error}") from error
+
+
+def decode_state(raw: object) -> FleetState:
+    """From decoded JSON."""
+    try:
+        return FleetState.model_validate(raw)
+    except ValidationError as error:
+        raise ProtocolError(f"state cannot be read: {error}") from error
 
 
 def decode_request(line: bytes | str) -> CommandRequest:

@@ -1,0 +1,79 @@
+"""How a verb finds and reaches a runtime that serves."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from toka_runtime.client.attached import AttachedClient, attach_unix
+from toka_runtime.client.endpoint import SOCKET_NAME, the_runtime
+from toka_runtime.errors import CommandRefused
+from toka_runtime.protocol.codec import envelope_from
+from toka_runtime.protocol.commands import Command, CommandRequest, CommandResult, ReadEvents
+from toka_runtime.protocol.events import Envelope
+from toka_runtime.protocol.ids import new_command_id
+
+
+def add_attach_arguments(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--socket", type=Path, metavar="PATH", help="its socket (default: the only one there is)")
+    place.add_argument("--state-dir", type=Path, metavar="DIR", help="the runtime with this state folder")
+    place.add_argument("--workspace", type=Path, metavar="DIR", help="the runtime that works on this folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def socket_of(args: argparse.Namespace) -> Path:
+    """Raises UsageError when it is not clear which runtime is meant."""
+    if args.socket is not None:
+        return args.socket
+    if args.state_dir is not None:
+        return args.state_dir / SOCKET_NAME
+    if args.workspace is not None:
+        # The engine behind it takes a while to import.
+        from toka_runtime.client.local import default_state_dir
+
+        return default_state_dir(args.workspace.absolute()) / SOCKET_NAME
+    return the_runtime()
+
+
+@asynccontextmanager
+async def attached(args: argparse.Namespace) -> AsyncGenerator[AttachedClient]:
+    """Raises LinkDown, LinkRefused, UsageError."""
+    client = await attach_unix(socket_of(args))
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def request_of(command: Command, reason: str = "") -> CommandRequest:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "unknown"
+    actor = f"{user}@{socket.gethostname()} (cli)"
+    return CommandRequest(id=new_command_id("cli"), actor=actor, command=command, reason=reason)
+
+
+async def answered(client: AttachedClient, command: Command) -> CommandResult:
+    """The answer to a query. Raises CommandRefused."""
+    result = await client.send(request_of(command))
+    if not result.ok:
+        raise CommandRefused(result.message or result.code)
+    return result
+
+
+async def read_log(client: AttachedClient, read: ReadEvents) -> AsyncGenerator[list[Envelope]]:
+    """The log's envelopes that `read` asks for, oldest first, page by page."""
+    while True:
+        result = await answered(client, read)
+        page = [envelope_from(item) for item in result.data["events"]]
+        if page:
+            yield page
+        if not result.data["more"] or not page:
+            return
+        read = read.model_copy(update={"after_seq": page[-1].seq})

@@ -1,0 +1,69 @@
+"""Frames over one connection, as the front end's end of it sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from json import dumps
+
+from toka_runtime.clock import Clock
+from toka_runtime.errors import ProtocolError
+from toka_runtime.protocol import wire
+
+
+class Channel:
+    """Frames over one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: Clock) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._clock = clock
+        self._joiner = wire.FrameJoiner()
+        self.heard_at = clock.monotonic()
+        """Any byte is life."""
+
+    async def hello(self) -> wire.ServerHello:
+        """The runtime's hello; a login shell's noise before it is passed over, up to `wire.HELLO_BYTES`."""
+        passed = 0
+        while passed < wire.HELLO_BYTES:
+            line = await self._line()
+            if not line:
+                break
+            if b'"toka"' in line:
+                return wire.server_hello(line)
+            passed += len(line)
+        raise ProtocolError("no toka-runtime answered")
+
+    async def frame(self) -> wire.Frame | None:
+        """The next whole frame; None at the end. Raises ProtocolError, OSError."""
+        while line := await self._line():
+            if (frame := self._joiner.add(line)) is not None:
+                return frame
+        return None
+
+    async def _line(self) -> bytes:
+        try:
+            line = await self._reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError:
+            return b""
+        except asyncio.LimitOverrunError as error:
+            raise ProtocolError(f"a line longer than {wire.LINE_BYTES} bytes") from error
+        self.heard_at = self._clock.monotonic()
+        return line
+
+    def put(self, frame: wire.Frame) -> None:
+        """Small frames only: what we send is bounded by what people and screens ask for."""
+        for line in wire.lines_of(dumps(frame)):
+            self._writer.write(line)
+
+    def acknowledge(self, number: int) -> None:
+        if not self._writer.is_closing():
+            self.put({"t": "ack", "n": number})
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+    async def aclose(self) -> None:
+        self.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()

@@ -1,0 +1,325 @@
+"""Front ends on a runtime's socket: a real supervisor, real processes, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.gateway import finish
+from fakes.scene import Scene, scene, spec
+from toka_runtime.aio import cancel_and_wait, spawn
+from toka_runtime.client.attached import AttachedClient, attach_unix
+from toka_runtime.client.base import LinkState, Resync
+from toka_runtime.client.endpoint import SOCKET_NAME, connected, listening
+from toka_runtime.client.local import LocalClient
+from toka_runtime.errors import LinkDown, LinkRefused, StoreLocked
+from toka_runtime.protocol import wire
+from toka_runtime.protocol.commands import CommandRequest, ReadEvents, StartFleet
+from toka_runtime.protocol.events import CommandHandled, Envelope, Level, Noticed
+from toka_runtime.protocol.ids import CommandId, new_command_id
+from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.states import AgentState
+from toka_runtime.server.daemon import Daemon
+from toka_runtime.supervisor.bus import Bus
+
+
+class Served:
+    def __init__(self, stage: Scene, path: Path) -> None:
+        self.stage = stage
+        self.path = path
+        self.failures: list[BaseException] = []
+        self.client = LocalClient(stage.supervisor)
+        self.daemon = Daemon(self.client, path, lambda _name, error: self.failures.append(error))
+
+    async def notice(self, *texts: str) -> None:
+        for text in texts:
+            await self.stage.supervisor.notice(Level.INFO, "test", text)
+
+    @property
+    def head(self) -> int:
+        return self.stage.supervisor.store.head
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, *specs: str) -> AsyncGenerator[Served]:
+    async with scene(tmp_path, lambda _request: finish(), *(specs or (spec("alpha"),))) as stage:
+        made = Served(stage, tmp_path / "state" / SOCKET_NAME)
+        await made.daemon.open()
+        try:
+            yield made
+        finally:
+            await made.client.aclose("the test is over")
+            await made.daemon.aclose()
+            assert made.failures == []
+
+
+class Reader:
+    """Follows a client's stream as a console does: snapshot, then the fold of what comes."""
+
+    def __init__(self, client: AttachedClient, state: FleetState) -> None:
+        self.state = state
+        self.log: list[Envelope] = []
+        self.resyncs: list[Resync] = []
+        self._client = client
+        self._grew = asyncio.Event()
+        self._task = spawn(self._read(), name="reader")
+
+    async def _read(self) -> None:
+        async with aclosing(self._client.events(self.state.seq)) as batches:
+            async for batch in batches:
+                if isinstance(batch, Resync):
+                    self.resyncs.append(batch)
+                    self.state = batch.state
+                else:
+                    self.log += batch
+                    self.state = fold(self.state, batch)
+                self._grew.set()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                self._grew.clear()
+                await self._grew.wait()
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(30):
+            await asyncio.wait([self._task])
+
+    async def aclose(self) -> None:
+        await cancel_and_wait(self._task)
+
+    @property
+    def durable(self) -> list[int]:
+        return [envelope.seq for envelope in self.log if envelope.durable]
+
+
+@asynccontextmanager
+async def reading(client: AttachedClient, state: FleetState | None = None) -> AsyncGenerator[Reader]:
+    reader = Reader(client, state or await client.snapshot())
+    try:
+        yield reader
+    finally:
+        await reader.aclose()
+        await client.aclose()
+
+
+def ask(command: Any, identity: str = "") -> CommandRequest:
+    return CommandRequest(
+        id=CommandId(identity) if identity else new_command_id("test"), actor="me (test)", command=command
+    )
+
+
+async def test_an_attached_front_end_sees_what_an_embedded_one_sees(tmp_path: Path) -> None:
+    async with served(tmp_path, spec("alpha"), spec("beta")) as made, reading(await attach_unix(made.path)) as reader:
+        client = reader._client  # pyright: ignore[reportPrivateUsage]
+        assert client.host == "here"
+        assert client.link.state is LinkState.UP
+        answer = await client.send(ask(StartFleet()))
+        assert answer.ok
+        await made.stage.supervisor.settled()
+        await reader.until(lambda: reader.state.seq == made.head)
+        assert {view.state for view in reader.state.agents.values()} == {AgentState.COMPLETED}
+        near = made.client.supervisor.bus.snapshot()
+        assert reader.state.agents == near.agents
+        assert reader.durable == list(range(reader.durable[0], made.head + 1))
+
+
+async def test_several_at_once_see_the_same_and_who_commanded(tmp_path: Path) -> None:
+    async with (
+        served(tmp_path) as made,
+        reading(await attach_unix(made.path)) as one,
+        reading(await attach_unix(made.path)) as two,
+    ):
+        await one._client.send(ask(StartFleet()))  # pyright: ignore[reportPrivateUsage]
+        await made.stage.supervisor.settled()
+        for reader in (one, two):
+            await reader.until(lambda reader=reader: reader.state.seq == made.head)
+        assert one.durable[-10:] == two.durable[-10:] == list(range(made.head - 9, made.head + 1))
+        handled = next(e.event for e in two.log if isinstance(e.event, CommandHandled))
+        assert handled.actor.startswith("me (test) [")
+        assert f"pid {os.getpid()}]" in handled.actor
+        assert len(made.daemon.front_ends) == 2
+
+
+async def test_the_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with served(tmp_path) as made:
+            assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert not made.path.exists()
+
+
+async def test_a_broken_link_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with served(tmp_path) as made, reading(await attach_unix(made.path)) as reader:
+        client = reader._client  # pyright: ignore[reportPrivateUsage]
+        for number in range(20):
+            await made.notice(f"{number}")
+            if number % 5 == 4:
+                channel = client._channel  # pyright: ignore[reportPrivateUsage]
+                assert channel is not None
+                channel.abort()
+                await made.notice(f"{number} while it is down")
+                await reader.until(lambda: reader.state.seq == made.head)
+        texts = [e.event.message for e in reader.log if isinstance(e.event, Noticed)]
+        assert len(texts) == len(set(texts)) == 24
+        assert reader.durable == list(range(reader.durable[0], made.head + 1))
+        assert reader.resyncs == []
+
+
+async def test_a_reader_that_stops_holds_up_nobody_and_loses_nothing(tmp_path: Path) -> None:
+    async with served(tmp_path) as made:
+        stopped = await attach_unix(made.path)
+        state = await stopped.snapshot()
+        async with reading(await attach_unix(made.path)) as quick:
+            for _ in range(50):
+                await asyncio.gather(*(made.notice("x" * 2000) for _ in range(130)))
+            await quick.until(lambda: quick.state.seq == made.head)
+            answer = await stopped.send(ask(ReadEvents(limit=1)))
+            assert answer.ok, "commands pass a stream that stands still"
+        async with reading(stopped, state) as slow:
+            await slow.until(lambda: slow.state.seq == made.head)
+            assert slow.resyncs == []
+            assert slow.durable == list(range(slow.durable[0], made.head + 1))
+            assert slow.state.agents == quick.state.agents
+
+
+async def test_a_reader_too_far_behind_begins_anew_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bus.subscribe, "__kwdefaults__", {"max_pending": 50})
+    async with served(tmp_path) as made:
+        client = await attach_unix(made.path)
+        state = await client.snapshot()
+        for _ in range(10):
+            await asyncio.gather(*(made.notice("x" * 2000) for _ in range(100)))
+        async with reading(client, state) as slow:
+            await slow.until(lambda: slow.state.seq == made.head)
+            assert {each.missed > 0 for each in slow.resyncs} == {True}
+
+
+async def test_a_command_is_carried_out_once_however_often_it_arrives(tmp_path: Path) -> None:
+    async with served(tmp_path) as made, reading(await attach_unix(made.path)) as reader:
+        client = reader._client  # pyright: ignore[reportPrivateUsage]
+        request = ask(StartFleet(), "test:once")
+        answers = [await client.send(request) for _ in range(3)]
+        assert {answer.seq for answer in answers} == {answers[0].seq}
+        await made.stage.supervisor.settled()
+        await reader.until(lambda: reader.state.seq == made.head)
+        assert sum(isinstance(e.event, CommandHandled) for e in reader.log) == 1
+
+
+async def test_a_command_whose_link_breaks_is_asked_again_by_its_id(tmp_path: Path) -> None:
+    async with served(tmp_path) as made, reading(await attach_unix(made.path)) as reader:
+        client = reader._client  # pyright: ignore[reportPrivateUsage]
+        sending = spawn(client.send(ask(StartFleet())), name="send")
+        await asyncio.sleep(0)
+        channel = client._channel  # pyright: ignore[reportPrivateUsage]
+        assert channel is not None
+        channel.abort()
+        assert (await sending).ok
+        await made.stage.supervisor.settled()
+        await reader.until(lambda: reader.state.seq == made.head)
+        assert sum(isinstance(e.event, CommandHandled) for e in reader.log) == 1
+
+
+async def test_a_runtime_that_closes_says_so_and_is_waited_for(tmp_path: Path) -> None:
+    async with served(tmp_path) as made:
+        client = await attach_unix(made.path)
+        async with reading(client) as reader:
+            await made.client.aclose("the end")
+            await reader.until(lambda: reader.state.stopped)
+            await made.daemon.aclose()
+            async with asyncio.timeout(5):
+                while client.link.state is not LinkState.DOWN:
+                    await asyncio.sleep(0)
+            answer = await client.send(ask(StartFleet()))
+            assert (answer.ok, answer.code) == (False, "link.down")
+
+
+async def test_nobody_there_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(LinkDown, match="No such file"):
+        await attach_unix(tmp_path / "runtime.sock")
+
+
+async def test_a_version_that_nobody_shares_is_turned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(tmp_path) as made:
+        reader, writer = await asyncio.open_unix_connection(sock=connected(made.path))
+        writer.write(wire.ClientHello(client="toka 99", proto=(98, 99)).model_dump_json().encode() + b"\n")
+        answer = wire.server_hello(await reader.readline())
+        assert (answer.error, await reader.read()) == ("protocol.mismatch", b"")
+        assert "upgrade toka-runtime" in answer.hint
+        writer.close()
+        monkeypatch.setattr(wire, "VERSIONS", (98, 99))
+        with pytest.raises(LinkRefused, match="refuses"):
+            await attach_unix(made.path)
+
+
+@pytest.mark.parametrize("noise", [b"{}\n", b"\xff\xfe\n", b"[1]\n", b"x" * 70_000 + b"\n", b"\n"])
+async def test_noise_ends_only_its_own_connection(tmp_path: Path, noise: bytes) -> None:
+    async with served(tmp_path) as made, reading(await attach_unix(made.path)) as neighbour:
+        _reader, writer = await asyncio.open_unix_connection(sock=connected(made.path))
+        writer.write(noise)
+        writer.write_eof()
+        await _reader.read()
+        writer.close()
+        reader, writer = await asyncio.open_unix_connection(sock=connected(made.path))
+        writer.write(wire.ClientHello(client="noisy").model_dump_json().encode() + b"\n")
+        await reader.readline()
+        writer.write(b'{"t":"cmd","request":{"id":"x"}}\n' + noise + b"not json\n")
+        said = await reader.read()
+        assert b"command cannot be read" in said
+        assert b'"bye"' in said
+        writer.close()
+        await made.notice("still here")
+        await neighbour.until(lambda: neighbour.state.seq == made.head)
+
+
+async def test_a_second_runtime_does_not_take_a_live_socket_but_a_dead_one(tmp_path: Path) -> None:
+    path = tmp_path / "runtime.sock"
+    dead = listening(path)
+    dead.close()
+    async with served(tmp_path) as made:
+        first = Daemon(made.client, path, lambda _name, error: made.failures.append(error))
+        await first.open()
+        second = Daemon(made.client, path, lambda _name, error: made.failures.append(error))
+        with pytest.raises(StoreLocked, match="in use"):
+            await second.open()
+        await second.aclose()
+        assert path.exists()
+        await first.aclose()
+        assert not path.exists()
+
+
+async def test_a_folder_as_deep_as_one_likes(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["a-folder-with-a-long-name"] * 6)
+    deep.mkdir(parents=True)
+    with listening(deep / "runtime.sock") as server, connected(deep / "runtime.sock") as client:
+        client.setblocking(True)
+        server.setblocking(True)
+        accepted, _ = server.accept()
+        with accepted:
+            client.send(b"hello")
+            assert accepted.recv(10) == b"hello"
+
+
+def test_long_frames_travel_in_parts_and_broken_ones_are_refused() -> None:
+    text = json.dumps({"t": "snap", "state": "ü\n\u2028" * 200_000})
+    joiner = wire.FrameJoiner()
+    other = list(wire.lines_of(json.dumps({"t": "res", "x": "y" * 300_000}), 8))
+    lines = list(wire.lines_of(text, 7))
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= wire.LINE_BYTES
+    mixed = [line for pair in zip(lines, other, strict=False) for line in pair] + lines[len(other) :]
+    found = [frame for line in mixed if (frame := joiner.add(line)) is not None]
+    assert [frame["t"] for frame in found] == ["res", "snap"]
+    assert found[1] == json.loads(text)
+    with pytest.raises(wire.ProtocolError):
+        wire.FrameJoiner().add(lines[1])
