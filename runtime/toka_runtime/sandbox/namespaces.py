@@ -1,9 +1,10 @@
 """An agent's own view of the machine: namespaces and a root file system that holds only what was given. Thin kernel
 calls without policy; standard library only (it runs between fork and exec).
 
-Order for one agent: `isolate` in a forked process, then fork; the child is process 1 of the new PID namespace and calls
-`build_root`, then `drop_privileges`. Sources: clone(2), mount_namespaces(7), user_namespaces(7), pivot_root(2),
-mount_setattr(2). Every failure raises `PrimitiveMissing` with the call that failed: nothing is skipped silently.
+Order for one agent: `fork_apart`; the child is process 1 of the new PID namespace and calls `isolate_forked`,
+`build_root`, then `drop_privileges`. Up to the first half of `build_root` nothing depends on the agent: it can be done
+before there is one. Sources: clone(2), mount_namespaces(7), user_namespaces(7), pivot_root(2), mount_setattr(2). Every
+failure raises `PrimitiveMissing` with the call that failed: nothing is skipped silently.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
+import stat
 import struct
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 _libc: Any = ctypes.CDLL(None, use_errno=True)
+_holding: Any = ctypes.PyDLL(None, use_errno=True)
+"""The same, called without letting go of the interpreter: a fork must not."""
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+_OTHERS = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+"""All but those for users and processes."""
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
@@ -29,6 +36,7 @@ _AT_RECURSIVE, _AT_FDCWD = 0x8000, -100
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _MOUNT_SETATTR = 442
+_CLONE = {"x86_64": 56, "aarch64": 220}
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS = 4, 24, 28
 _SECUREBITS = 0x01 | 0x02 | 0x08 | 0x20 | 0x40 | 0x80
 """NOROOT and NO_CAP_AMBIENT_RAISE on, KEEP_CAPS and NO_SETUID_FIXUP off, each locked."""
@@ -36,6 +44,8 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
 _STAGE = "/tmp"  # noqa: S108  # exists everywhere; only a mount point in a namespace of our own
+HOST_NAME = "agent"
+SCRATCH_BYTES = 256 << 20
 
 
 class PrimitiveMissing(OSError):
@@ -61,32 +71,84 @@ class View(NamedTuple):
     """(where, to what): symbolic links such as /bin → usr/bin."""
     files: Sequence[tuple[str, str]] = ()
     """(path, text): small files made up for it, such as /etc/passwd."""
-    scratch_bytes: int = 256 << 20
+    scratch_bytes: int = SCRATCH_BYTES
     """Size of each private /tmp and /dev/shm; it counts as the agent's memory."""
-    hostname: str = "agent"
+    hostname: str = HOST_NAME
+
+
+class Owner(NamedTuple):
+    """Who a user namespace is made for: the only user and group in it."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def of_this_process(cls) -> Owner:
+        return cls(os.getuid(), os.getgid())
+
+
+def fork_apart(*, user: bool) -> int:
+    """Fork process 1 of a new PID namespace, and of a new user namespace where `user` says so (an ordinary user needs
+    one; root does not). As os.fork: 0 in the child, which goes on with `isolate_forked`. One fork instead of two: the
+    copy of this process is most of what an agent's start costs."""
+    flags = CLONE_NEWPID | (CLONE_NEWUSER if user else 0)
+    zero = ctypes.c_ulong(0)
+    # What os.fork does around the call.
+    ctypes.pythonapi.PyOS_BeforeFork()
+    number = _CLONE[os.uname().machine]
+    pid: int = _holding.syscall(number, ctypes.c_ulong(flags | signal.SIGCHLD), zero, zero, zero, zero)
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise PrimitiveMissing(error, "clone(CLONE_NEWPID | CLONE_NEWUSER)" if user else "clone(CLONE_NEWPID)")
+    return pid
+
+
+def isolate_forked(owner: Owner | None) -> None:
+    """In the child of `fork_apart`: leave the host's other namespaces. `owner`: who the parent was, where the user
+    namespace is new."""
+    if owner is not None:
+        _map_ids(owner)
+    _unshare("namespaces", _OTHERS)
 
 
 def isolate(*, user: bool) -> None:
-    """Leave the host's namespaces. The PID namespace begins with the next fork. `user`: make a user namespace first (an
-    ordinary user needs one; root does not)."""
-    uid, gid = os.getuid(), os.getgid()
-    flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+    """The same for a process that stays where it is. The PID namespace begins with the next fork."""
+    owner = Owner.of_this_process()
     if user:
-        # A process that has changed its user may not write its own maps otherwise. `drop_privileges` takes it back.
-        zero = ctypes.c_ulong(0)
-        _call("prctl(PR_SET_DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), zero, zero, zero))
-        _call("unshare(CLONE_NEWUSER)", _libc.unshare(ctypes.c_int(CLONE_NEWUSER)))
-        with _naming("write /proc/self/setgroups and the id maps"):
-            _write("/proc/self/setgroups", "deny")
-            _write("/proc/self/uid_map", f"{uid} {uid} 1")
-            _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    _call("unshare(namespaces)", _libc.unshare(ctypes.c_int(flags)))
+        _unshare("CLONE_NEWUSER", CLONE_NEWUSER)
+        _map_ids(owner)
+    _unshare("namespaces", _OTHERS | CLONE_NEWPID)
+
+
+def _unshare(what: str, flags: int) -> None:
+    _call(f"unshare({what})", _libc.unshare(ctypes.c_int(flags)))
+
+
+def _map_ids(owner: Owner) -> None:
+    # A process that has changed its user may not write its own maps otherwise. `drop_privileges` takes it back.
+    zero = ctypes.c_ulong(0)
+    _call("prctl(PR_SET_DUMPABLE)", _libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), zero, zero, zero))
+    with _naming("write /proc/self/setgroups and the id maps"):
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{owner.uid} {owner.uid} 1")
+        _write("/proc/self/gid_map", f"{owner.gid} {owner.gid} 1")
 
 
 def build_root(view: View) -> None:
     """Become a machine of one's own. Call as process 1 of the new PID namespace."""
+    empty_root(view.hostname, view.scratch_bytes)
+    fill_root(view)
+
+
+def empty_root(hostname: str = HOST_NAME, scratch_bytes: int = SCRATCH_BYTES) -> None:
+    """The first half of `build_root`, in which nothing is of an agent's yet: /old is the host's root, /new is to be
+    filled."""
     with _naming("sethostname"):
-        socket.sethostname(view.hostname[:64])
+        socket.sethostname(hostname[:64])
     _loopback_up()
     _mount("", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", _STAGE, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=16m")
@@ -96,6 +158,12 @@ def build_root(view: View) -> None:
     _pivot(_STAGE, f"{_STAGE}/old")
     os.chdir("/")
     _mount("tmpfs", "/new", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=4m")
+    # First, so that what is given may lie below /tmp.
+    _own(scratch_bytes)
+
+
+def fill_root(view: View) -> None:
+    """The second half: put in what the agent sees, and leave the host's root for good."""
     _populate(view)
     os.chdir("/new")
     # The old root ends up on top of the new one, and goes.
@@ -113,6 +181,16 @@ def open_listener() -> int:
         sock.bind(("127.0.0.1", 0))
         sock.listen(64)
     return sock.detach()
+
+
+def bind_onto(source: str, target: str) -> None:
+    """Mount what is at `source` on `target`, both of this view, with what is mounted below it."""
+    _mount(source, target, "", _MS_BIND | _MS_REC)
+
+
+def make_read_only(path: str) -> None:
+    """The mount at `path`, not those below it."""
+    _set_attributes(path, _ATTR_RDONLY, recursive=False)
 
 
 def drop_privileges(uid: int | None, gid: int | None) -> None:
@@ -141,26 +219,33 @@ def hide_memory() -> None:
 
 
 def _populate(view: View) -> None:
-    # First, so that what was given may lie below /tmp.
-    _own(view)
+    made: set[str] = set()
     for bind in view.binds:
-        _bind(bind)
+        _bind(bind, made)
     for where, target in view.links:
         with _naming(f"link {where}"):
-            os.makedirs(os.path.dirname(f"/new{where}"), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            _folder_for(f"/new{where}", made)
             os.symlink(target, f"/new{where}")  # noqa: PTH211
     for path, text in view.files:
         with _naming(f"write {path}"):
-            os.makedirs(os.path.dirname(f"/new{path}"), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            _folder_for(f"/new{path}", made)
             _write(f"/new{path}", text, create=True)
 
 
-def _own(view: View) -> None:
+def _folder_for(path: str, made: set[str]) -> None:
+    """Make the folder that `path` lies in; `made` is what is known to be there."""
+    folder = path.rpartition("/")[0]
+    if folder not in made:
+        os.makedirs(folder, 0o755, exist_ok=True)  # noqa: PTH103
+        made.add(folder)
+
+
+def _own(scratch_bytes: int) -> None:
     """/proc of the own PID namespace, a /dev of five devices, private /tmp and /dev/shm."""
-    size = f"mode=1777,size={view.scratch_bytes}"
-    for path in ("/new/proc", "/new/dev", "/new/tmp"):
-        with _naming(f"make {path}"):
-            os.makedirs(path, 0o755, exist_ok=True)  # noqa: PTH103
+    size = f"mode=1777,size={scratch_bytes}"
+    with _naming("make /proc, /dev and /tmp"):
+        for path in ("/new/proc", "/new/dev", "/new/tmp"):
+            os.mkdir(path, 0o755)  # noqa: PTH102
     _mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount("tmpfs", "/new/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, size)
     _mount("tmpfs", "/new/dev", "tmpfs", _MS_NOSUID | _MS_NOEXEC, "mode=0755,size=64k")
@@ -176,13 +261,13 @@ def _own(view: View) -> None:
     _set_attributes("/new/dev", _ATTR_RDONLY, recursive=False)
 
 
-def _bind(bind: Bind) -> None:
+def _bind(bind: Bind, made: set[str]) -> None:
     source, target = f"/old{bind.source}", f"/new{bind.target}"
     with _naming(f"prepare {bind.target}"):
-        if os.path.isdir(source):  # noqa: PTH112
+        if stat.S_ISDIR(os.stat(source).st_mode):  # noqa: PTH116
             os.makedirs(target, 0o755, exist_ok=True)  # noqa: PTH103
         else:
-            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
+            _folder_for(target, made)
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     _mount(source, target, "", _MS_BIND | _MS_REC)
     attributes = _ATTR_NOSUID | _ATTR_NODEV | (0 if bind.writable else _ATTR_RDONLY)
