@@ -10,7 +10,7 @@ import signal
 import socket
 from typing import Any, NoReturn
 
-from toka_runtime.sandbox.plan import OutputChunk, ToolOutcome, ToolRequest
+from toka_runtime.sandbox.plan import OutputChunk, RefusalSink, ToolOutcome, ToolRequest
 from toka_runtime.worker.toolbox.descendants import descendants
 from toka_runtime.worker.tools import execute
 
@@ -23,7 +23,9 @@ class ForkedToolRunner:
         self.started = asyncio.Event()
         self.pids: list[int] = []
 
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
         self.requests.append(request)
         ours, theirs = socket.socketpair()
         pid = os.fork()

@@ -7,7 +7,7 @@ import base64
 import json
 import sys
 
-from toka_runtime.sandbox.plan import OutputChunk, ToolOutcome, ToolRequest
+from toka_runtime.sandbox.plan import OutputChunk, RefusalSink, ToolOutcome, ToolRequest
 
 _PROGRAM = """
 import base64, json, sys
@@ -24,7 +24,9 @@ class ProcessToolRunner:
         self.requests: list[ToolRequest] = []
         self.pids: list[int] = []
 
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
         self.requests.append(request)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _PROGRAM, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE

@@ -40,17 +40,18 @@ class DenialLog:
         self._asleep = False
         """The timer waits for time only, so it can be cancelled without losing count."""
 
-    async def tell(self, denial: Denial, task: int) -> None:
-        """Raises StoreError when an event cannot be written; what was not told stays counted."""
+    async def tell(self, denial: Denial, task: int, count: int = 1) -> None:
+        """`count`: so many equal ones at once. Raises StoreError when an event cannot be written; what was not told
+        stays counted."""
         operation = denial.operation
         key = (operation.kind, operation.target, operation.tool, denial.capability, denial.layer, denial.rule, task)
         folded = self._kinds.get(key)
         if folded is None:
-            folded = self._kinds[key] = _Folded(denial, task, self._clock.monotonic(), key, waiting=1)
+            folded = self._kinds[key] = _Folded(denial, task, self._clock.monotonic(), key, waiting=count)
             await self._make_room()
             await self._tell(folded)
             return
-        folded.waiting += 1
+        folded.waiting += count
         folded.denial = denial
         if self._clock.monotonic() - folded.told_at >= FOLD_S:
             await self._tell(folded)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from toka_runtime.aio import see_through
 from toka_runtime.broker.denials import DenialLog, Emit
+from toka_runtime.broker.kernel_refusals import kernel_denial
 from toka_runtime.broker.live_text import LiveText
 from toka_runtime.broker.operations import Prepared, prepare
 from toka_runtime.broker.shown import Redact, shown_arguments, shown_operation, shown_text, summary_of, valid
@@ -26,7 +27,7 @@ from toka_runtime.policy.engine import decide
 from toka_runtime.protocol.capability import Allowed, Decision, Denial, Layer, Operation, OperationKind, Rights
 from toka_runtime.protocol.events import OperationAllowed, Stream, ToolCallEnded, ToolCallStarted
 from toka_runtime.protocol.ids import CallId
-from toka_runtime.sandbox.plan import ToolOutcome, ToolRequest, ToolRunner
+from toka_runtime.sandbox.plan import KernelRefusal, ToolOutcome, ToolRequest, ToolRunner
 
 Output = Callable[[Stream, str, int, int, CallId], None]
 """(stream, text, task, turn, call)."""
@@ -188,13 +189,13 @@ class Gate:
             return decision
         return decision.model_copy(update={"reason": f"{decision.reason}: here {prepared.unreadable}"})
 
-    async def _tell(self, operation: Operation, decision: Decision, task: int) -> None:
+    async def _tell(self, operation: Operation, decision: Decision, task: int, count: int = 1) -> None:
         shown = shown_operation(operation, self._redact)
         if isinstance(decision, Denial):
             reason = shown_text(decision.reason, self._redact)
             hint = shown_text(decision.hint, self._redact)
             update = {"operation": shown, "reason": reason, "hint": hint}
-            await self._denials.tell(decision.model_copy(update=update), task)
+            await self._denials.tell(decision.model_copy(update=update), task, count)
         else:
             await self._emit(
                 OperationAllowed(
@@ -224,7 +225,11 @@ class Gate:
         )
         streams = {stream: self._live(stream, place) for stream in (Stream.STDOUT, Stream.STDERR)}
         try:
-            outcome = await self._runner.run_tool(request, lambda stream, data: streams[Stream(stream)].add(data))
+            outcome = await self._runner.run_tool(
+                request,
+                lambda stream, data: streams[Stream(stream)].add(data),
+                lambda refusal: self._tell_kernel(refusal, prepared.tool, place),
+            )
         finally:
             for text in streams.values():
                 text.close()
@@ -234,6 +239,14 @@ class Gate:
 
     def _live(self, stream: Stream, place: _Place) -> LiveText:
         return LiveText(lambda text: self._output(stream, text, place.task, place.turn, place.call), self._redact_live)
+
+    async def _tell_kernel(self, refusal: KernelRefusal, tool: str, place: _Place) -> None:
+        operation = Operation(kind=refusal.kind, target=self._as_seen(refusal.target), tool=tool, call=place.call)
+        await self._tell(operation, kernel_denial(operation, refusal.rule, self.decide), place.task, refusal.count)
+
+    def _as_seen(self, target: str) -> str:
+        """Paths in the agent's folder are told relative to it, as policy does."""
+        return target.removeprefix(f"{self._root}/") if target != self._root else "."
 
     async def _tell_refused(self, prepared: Prepared, outcome: ToolOutcome, place: _Place) -> None:
         first = prepared.operations[0]

@@ -17,6 +17,8 @@ class OperationKind(StrEnum):
     WRITE = "fs.write"
     EXECUTE = "process.execute"
     CONNECT = "network.connect"
+    LISTEN = "network.listen"
+    """Taking connections. Nothing grants it; only the kernel's refusals are told."""
     MODEL = "model.call"
     TOOL = "tool.call"
     """A tool that is not offered to this agent at all."""

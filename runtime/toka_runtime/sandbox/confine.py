@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from toka_runtime.sandbox import groups, landlock, namespaces, seccomp
 from toka_runtime.sandbox.landlock import EXECUTE, READ, READ_FILE, WRITE, WRITE_FILE, PathAccess
 from toka_runtime.sandbox.namespaces import Bind, PrimitiveMissing, View
+from toka_runtime.sandbox.observer_rules import Judge, PathRules
 
 Confinement = dict[str, Any]
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  # of the agent's own view
@@ -150,12 +151,27 @@ def restrict_worker(confinement: Confinement) -> None:
 
 def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
     """The rights of one call: {"read": [folders], "write": [folders], "execute": bool, "port": int | null}."""
-    runs = bool(access["execute"])
     for folder in access["write"]:
         # A right to a folder that is not there yet is a right to make it. As the agent's user and in its view: a link
         # that it has planted leads nowhere else.
         with suppress(OSError):
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103  # no pathlib between fork and exec
+    landlock.restrict(_tool_rules(confinement, access), connect_port=access.get("port"))
+
+
+def judge_of(confinement: Confinement, access: dict[str, Any]) -> Judge:
+    """What `restrict_tool` with the same arguments refuses, for the observer. Call it after that."""
+    version = landlock.abi()
+    return Judge(
+        PathRules(_tool_rules(confinement, access), landlock.handled_rights(version)),
+        [*(str(path) for path, _ in (*confinement["mounts"], *confinement["files"], *confinement["links"])), *SCRATCH],
+        tcp=version >= landlock.TCP_SINCE,
+        port=access.get("port"),
+    )
+
+
+def _tool_rules(confinement: Confinement, access: dict[str, Any]) -> list[PathAccess]:
+    runs = bool(access["execute"])
     rules = [PathAccess(str(path), READ) for path in confinement["interpreter"]]
     rules += _folders(access["read"], READ | (EXECUTE if runs else 0))
     rules += _folders(access["write"], READ | WRITE | (EXECUTE if runs else 0))
@@ -171,7 +187,7 @@ def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
         given = [str(path) for path, writable in confinement["mounts"] if writable]
         free = [top for top in SCRATCH if not any(path.startswith(f"{top}/") for path in given)]
         rules += _folders(free, READ | WRITE)
-    landlock.restrict(rules, connect_port=access.get("port"))
+    return rules
 
 
 def _folders(paths: Iterable[Any], rights: int) -> list[PathAccess]:

@@ -27,9 +27,11 @@ REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 READ = READ_FILE | READ_DIR
 WRITE = WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | MAKE_FIFO | REFER | TRUNCATE
 """What changing a folder takes. Device nodes and sockets are never made by an agent."""
-_FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
+TCP_SINCE = 4
+"""The first ABI with rules for TCP."""
 _SCOPE_ABSTRACT_SOCKET, _SCOPE_SIGNAL = 1 << 0, 1 << 1
 
 
@@ -59,8 +61,8 @@ def restrict(accesses: Iterable[PathAccess], *, connect_port: int | None = None)
     version = abi()
     if version == 0:
         raise LandlockError(38, "landlock_create_ruleset")
-    handled = _handled(version)
-    net = _BIND_TCP | _CONNECT_TCP if version >= 4 else 0
+    handled = handled_rights(version)
+    net = _BIND_TCP | _CONNECT_TCP if version >= TCP_SINCE else 0
     scoped = _SCOPE_ABSTRACT_SOCKET | _SCOPE_SIGNAL if version >= 6 else 0
     attributes = struct.pack("=QQQ", handled, net, scoped)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
@@ -75,7 +77,8 @@ def restrict(accesses: Iterable[PathAccess], *, connect_port: int | None = None)
         os.close(ruleset)
 
 
-def _handled(version: int) -> int:
+def handled_rights(version: int) -> int:
+    """Path rights that a kernel with this ABI refuses without a rule."""
     rights = (1 << 13) - 1
     if version >= 2:
         rights |= REFER
@@ -93,7 +96,7 @@ def _add(ruleset: int, path: str, rights: int) -> None:
         return
     try:
         if not os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112  # no pathlib between fork and exec
-            rights &= _FILE_RIGHTS
+            rights &= FILE_RIGHTS
         if rights:
             _add_rule(ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, descriptor), path)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -68,12 +68,27 @@ class ToolOutcome(Model):
 
 
 OutputChunk = Callable[[Literal["stdout", "stderr"], bytes], None]
+class KernelRefusal(Model):
+    """What a process of a call tried and the kernel refused, as its observer saw it."""
 
+    kind: OperationKind
+    target: str
+    """Absolute path, or `host:port`; "" stands for many different ones."""
+    rule: str
+    """`sandbox:landlock`, `sandbox:view` or `sandbox:network`."""
+    count: int = 1
+
+
+
+RefusalSink = Callable[[KernelRefusal], Awaitable[None]]
 
 class ToolRunner(Protocol):
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
-        """Run to the end or to the timeout. Cancelling the awaiting task kills the tool's processes.
-        Raises ProcessError when the agent's tree is gone."""
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
+        """Run to the end or to the timeout. Cancelling the awaiting task kills the tool's processes. `on_refused` is
+        awaited with each refusal of the kernel that an observer saw, while the call runs; what it raises is raised
+        here. Raises ProcessError when the agent's tree is gone."""
         ...
 
 

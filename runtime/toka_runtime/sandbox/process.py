@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +19,15 @@ from toka_runtime.limits.enforcer import Held
 from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.sandbox.channel import FrameChannel
 from toka_runtime.sandbox.control import Message
-from toka_runtime.sandbox.plan import OutputChunk, SandboxPlan, StopProof, ToolOutcome, ToolRequest, WorkerChannel
+from toka_runtime.sandbox.plan import (
+    OutputChunk,
+    RefusalSink,
+    SandboxPlan,
+    StopProof,
+    ToolOutcome,
+    ToolRequest,
+    WorkerChannel,
+)
 from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, Refused, process_end
 from toka_runtime.sandbox.tool_call import ToolCall
 from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, kill_subtree, proc_stat, stop_tree
@@ -129,22 +137,28 @@ class ShimProcess:
 
     # -- tools ----------------------------------------------------------------------------------------------------
 
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
         """See ToolRunner. The time that the agent is paused does not count against the timeout."""
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError as error:
-            raise ProcessError(f"the tool {request.tool} could not be started: {error.strerror}") from None
         number = next(self._calls)
         ended: asyncio.Future[int] = self._loop.create_future()
         self._tools[number] = ended
         call = ToolCall(self.plan, request, on_output, proxy_port=self._proxy_port)
-        channel: FrameChannel | None = None
+        observed = self.confined and on_refused is not None and call.executes
+        channels: list[FrameChannel] = []
+        hearing: asyncio.Task[None] | None = None
         try:
-            with theirs:
-                channel = await FrameChannel.open(ours, f"the tool {request.tool}")
-                await self._control.request("tool", timeout_s=ANSWER_S, descriptors=[theirs.fileno()], call=number)
-            working, ticking = spawn(call.converse(channel)), spawn(self._elapse(request.timeout_s + TOOL_GRACE_S))
+            with ExitStack() as childrens_ends:
+                descriptors: list[int] = []
+                for _ in range(2 if observed else 1):
+                    channel, descriptor = await self._tool_channel(request, childrens_ends)
+                    channels.append(channel)
+                    descriptors.append(descriptor)
+                await self._control.request("tool", timeout_s=ANSWER_S, descriptors=descriptors, call=number)
+            if on_refused is not None and observed:
+                hearing = spawn(call.hear(channels[1], on_refused))
+            working, ticking = spawn(call.converse(channels[0])), spawn(self._elapse(request.timeout_s + TOOL_GRACE_S))
             try:
                 await asyncio.wait({working, ticking}, return_when=asyncio.FIRST_COMPLETED)
                 if not working.done():
@@ -156,13 +170,31 @@ class ShimProcess:
         except ProtocolError as error:
             return call.broken(error)
         finally:
-            ours.close() if channel is None else channel.close()
+            for channel in channels[:1]:
+                channel.close()
             if not ended.done():
                 await to_the_end(self._end_tool(number))
             self._tools.pop(number, None)
 
     async def _tool_exit(self, call: int) -> int:
         """The exit code of a tool that has closed its socket."""
+            if hearing is not None:
+                await to_the_end(_heard(hearing))
+            for channel in channels:
+                channel.close()
+
+    async def _tool_channel(self, request: ToolRequest, childrens_ends: ExitStack) -> tuple[FrameChannel, int]:
+        """Our end, and the descriptor of the other. Raises ProcessError."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ProcessError(f"the tool {request.tool} could not be started: {error.strerror}") from None
+        childrens_ends.enter_context(theirs)
+        try:
+            return await FrameChannel.open(ours, f"the tool {request.tool}"), theirs.fileno()
+        except BaseException:
+            ours.close()
+            raise
         ended = self._tools[call]
         await asyncio.wait([ended], timeout=ANSWER_S)
         if not ended.done() or self._control.closed or self._killing is not None:
@@ -391,6 +423,15 @@ def _proof_of(swept: Swept, began: float) -> StopProof:
         duration_ms=(time.monotonic() - began) * 1000,
         survivors=swept.survivors,
     )
+async def _heard(hearing: asyncio.Task[None]) -> None:
+    """The observer has ended with its call; what it told last is still passed on. Raises what the listener raised."""
+    await asyncio.wait([hearing], timeout=ANSWER_S)
+    if hearing.done():
+        hearing.result()
+    else:
+        await cancel_and_wait(hearing)
+
+
 
 
 def _outer_pid(shim: int, inner: int) -> int:

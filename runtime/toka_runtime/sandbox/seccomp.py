@@ -26,6 +26,8 @@ from toka_runtime.sandbox.syscalls import (
     IOCTL_REFUSED,
     PRIORITIES,
     PRIORITY_OF_USER,
+    SECCOMP,
+    SENDTO,
     SOCKET,
     SOCKET_FAMILIES,
     SOCKETPAIR,
@@ -41,6 +43,8 @@ _ERRNO = 0x00050000
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 _INSTRUCTION_BYTES = 8
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
+NOTIFY = 0x7FC00000
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 
 
 def refuse(number: int) -> int:
@@ -106,6 +110,29 @@ def program(machine: str) -> tuple[Instruction, ...]:
     return tuple(main.code)
 
 
+def notify_program(machine: str, numbers: tuple[int, ...]) -> tuple[Instruction, ...]:
+    """Asks the listener about these calls; refuses nothing. `sendto` only where it names an address."""
+    main = _Program()
+    main.load(_ARCH)
+    main.answer_unless(_JEQ, AUDIT_ARCH[machine], ALLOW)
+    main.load(_NR)
+    for number in numbers:
+        if number == SENDTO[machine]:
+            main.only_for(number, _with_address())
+        else:
+            main.answer_if(_JEQ, number, NOTIFY)
+    main.answer(ALLOW)
+    return tuple(main.code)
+
+
+def _with_address() -> _Program:
+    body = _Program()
+    body.load(_ARGUMENTS + 8 * 4)
+    body.answer_if(_JEQ, 0, ALLOW)
+    body.answer(NOTIFY)
+    return body
+
+
 def _clone() -> _Program:
     body = _Program()
     body.load(_ARGUMENTS)
@@ -169,12 +196,31 @@ def encoded(machine: str) -> bytes:
 def install(machine: str = "") -> None:
     """Put the filter on this process and what it starts. Needs no_new_privs. Raises OSError."""
     blob = encoded(machine or os.uname().machine)
-    buffer = ctypes.create_string_buffer(blob, len(blob))
-    header = struct.pack("HxxxxxxP", len(blob) // _INSTRUCTION_BYTES, ctypes.addressof(buffer))
+    header, _buffer = _header(blob)
     zero = ctypes.c_ulong(0)
     if _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header, zero, zero) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp filter: {os.strerror(number)}")
+
+
+def listen(numbers: tuple[int, ...]) -> int:
+    """A second filter beside the one of `install`, for the calling thread and what it starts: each of these calls waits
+    until it is answered by way of the descriptor that is returned. Needs no_new_privs. Raises OSError."""
+    machine = os.uname().machine
+    blob = b"".join(struct.pack("=HBBI", *instruction) for instruction in notify_program(machine, numbers))
+    header, _buffer = _header(blob)
+    flags = ctypes.c_uint(_NEW_LISTENER)
+    listener: int = _libc.syscall(SECCOMP[machine], ctypes.c_uint(_SET_MODE_FILTER), flags, header)
+    if listener < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"seccomp listener: {os.strerror(number)}")
+    return listener
+
+
+def _header(blob: bytes) -> tuple[bytes, Any]:
+    """What the kernel takes a program from, and the memory that must live as long."""
+    buffer = ctypes.create_string_buffer(blob, len(blob))
+    return struct.pack("HxxxxxxP", len(blob) // _INSTRUCTION_BYTES, ctypes.addressof(buffer)), buffer
 
 
 def simulate(instructions: tuple[Instruction, ...], arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:

@@ -64,8 +64,8 @@ class Shim:
         self._worker_lives = False
         self._tools: dict[int, int] = {}
         """Pid → number of the call."""
-        self._waiting: dict[int, int] = {}
-        """Number of the call → descriptor, for calls that came while paused."""
+        self._waiting: dict[int, list[int]] = {}
+        """Number of the call → descriptors, for calls that came while paused."""
         self._paused = False
         self._ending = False
         self._outgoing: list[int] = []
@@ -74,7 +74,8 @@ class Shim:
     def run(self) -> None:
         """Returns when the tree is empty and nobody needs it any more."""
         self._control.serve(self._on_message, self._on_children)
-        close_all(list(self._waiting.values()))
+        for waiting in self._waiting.values():
+            close_all(waiting)
         # After a confirmed kill there is nothing left to do here; after end of file, everything.
         while not kill_children(self._ended, timeout_s=60.0).confirmed:
             time.sleep(0.05)
@@ -135,16 +136,17 @@ class Shim:
         return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": [*walls, *PROTECTIONS]}
 
     def _tool(self, call: int, descriptors: list[int]) -> Message:
-        if self._worker is None or self._ending or len(descriptors) != 1:
+        if self._worker is None or self._ending or len(descriptors) not in (1, 2):
             raise ValueError("the agent is being stopped" if self._ending else "not ready for a tool call")
         if self._paused:
-            self._waiting[call] = descriptors.pop()
+            self._waiting[call] = descriptors.copy()
+            descriptors.clear()
             return {"queued": True}
-        return {"pid": self._fork_tool(call, descriptors[0])}
+        return {"pid": self._fork_tool(call, descriptors)}
 
     def _kill_tool(self, call: int) -> Message:
-        if (descriptor := self._waiting.pop(call, None)) is not None:
-            os.close(descriptor)
+        if (descriptors := self._waiting.pop(call, None)) is not None:
+            close_all(descriptors)
             self._control.send({"t": "exit", "what": "tool", "call": call, "status": -9})
             return _swept(Swept(0, (), 0.0))
         pid = next((pid for pid, number in self._tools.items() if number == call), None)
@@ -158,15 +160,15 @@ class Shim:
         self._paused = False
         swept = continue_tree(os.getpid())
         waiting, self._waiting = self._waiting, {}
-        for call, descriptor in waiting.items():
+        for call, descriptors in waiting.items():
             try:
                 if self._ending:
                     raise InterruptedError("the agent is being stopped")
-                self._fork_tool(call, descriptor)
+                self._fork_tool(call, descriptors)
             except OSError:
                 self._control.send({"t": "exit", "what": "tool", "call": call, "status": -9})
             finally:
-                os.close(descriptor)
+                close_all(descriptors)
         return _swept(swept)
 
     def _terminate(self) -> Message:
@@ -200,15 +202,19 @@ class Shim:
         elif (call := self._tools.pop(pid, None)) is not None:
             self._control.send({"t": "exit", "what": "tool", "call": call, "status": status})
 
-    def _fork_tool(self, call: int, descriptor: int) -> int:
+    def _fork_tool(self, call: int, descriptors: list[int]) -> int:
+        """With the socket for its request and result, and where the kernel's refusals are to be reported, one for
+        them."""
+
         def prepare(report: int) -> None:
-            keep_only(descriptor, spare=report)
+            keep_only(*descriptors, spare=report)
             kernel.adopt_orphans()
             kernel.set_title(f"toka:{self._agent} tool")
             _offer_to_oom_killer(TOOL_OOM_SCORE)
 
         def body() -> int:
-            return serve_call(socket.socket(fileno=3), self._agent, self._tool_function, self._confinement)
+            sock, *reports = (socket.socket(fileno=number) for number in range(3, 3 + len(descriptors)))
+            return serve_call(sock, self._agent, self._tool_function, self._confinement, *reports)
 
         pid = _fork(prepare, body)
         self._tools[pid] = call

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import signal
+from typing import Any
 
 from pydantic import ValidationError
 
 from toka_runtime.errors import ProcessError, ProtocolError
 from toka_runtime.sandbox.channel import FrameChannel
-from toka_runtime.sandbox.plan import OutputChunk, SandboxPlan, ToolOutcome, ToolRequest
+from toka_runtime.sandbox.observer_host import on_the_host
+from toka_runtime.sandbox.plan import KernelRefusal, OutputChunk, RefusalSink, SandboxPlan, ToolOutcome, ToolRequest
 from toka_runtime.sandbox.view import tool_access
 
 OUTPUT_TAIL_BYTES = 2000
@@ -24,11 +26,16 @@ class ToolCall:
     def __init__(
         self, plan: SandboxPlan, request: ToolRequest, on_output: OutputChunk, *, proxy_port: int | None = None
     ) -> None:
+        self._access = tool_access(request.tool, plan, proxy_port)
         self._plan = plan
-        self._proxy_port = proxy_port
         self._request = request
         self._on_output = on_output
         self._tail = b""
+
+    @property
+    def executes(self) -> bool:
+        """It may run programs."""
+        return bool(self._access["execute"])
 
     async def converse(self, channel: FrameChannel) -> ToolOutcome | None:
         """Send the request, pass the output on, return the result; None when the child ended without one. Raises
@@ -38,7 +45,7 @@ class ToolCall:
             "t": "request",
             **request.model_dump(mode="json"),
             "environment": {**self._plan.environment, **request.environment},
-            "access": tool_access(request.tool, self._plan, self._proxy_port),
+            "access": self._access,
         }
         try:
             await channel.send(frame)
@@ -62,6 +69,17 @@ class ToolCall:
                     raise ProtocolError(f"{request.tool} sent an unknown frame {answer.get('t')!r}")
         return None
 
+    async def hear(self, channel: FrameChannel, on_refused: RefusalSink) -> None:
+        """Pass on what the call's observer tells, until it ends. Raises what `on_refused` raises."""
+        try:
+            while (frame := await _next_report(channel)) is not None:
+                refusal = KernelRefusal.model_validate(frame)
+                if await on_the_host(refusal):
+                    await on_refused(refusal)
+        finally:
+            # Nobody listens any more: the observer must not wait for it, nor must those whom it observes.
+            channel.close()
+
     def timed_out(self) -> ToolOutcome:
         return self._failed("tool.timeout", f"The tool was ended after {self._request.timeout_s:g} s.")
 
@@ -84,6 +102,13 @@ class ToolCall:
         return outcome.model_copy(
             update={"content": f"{outcome.content[:cap]}\n[cut by the runtime: {size} characters]"}
         )
+
+
+async def _next_report(channel: FrameChannel) -> dict[str, Any] | None:
+    try:
+        return await channel.receive()
+    except ProtocolError:
+        return None  # Killed in the middle of a frame.
 
 
 def _how(exit_code: int) -> str:

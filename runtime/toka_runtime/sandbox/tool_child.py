@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from toka_runtime.sandbox import kernel
-from toka_runtime.sandbox.confine import Confinement, restrict_tool
+from toka_runtime.sandbox.confine import Confinement, judge_of, restrict_tool
+from toka_runtime.sandbox.observer import observe
 from toka_runtime.sandbox.tree import kill_children
 from toka_runtime.worker.frames import FrameSocket
 
@@ -23,16 +24,28 @@ ToolFunction = Callable[[dict[str, Any], Callable[[str, bytes], None]], dict[str
 _CHUNK_BYTES = 48 * 1024
 
 
-def serve_call(sock: socket.socket, agent: str, function: ToolFunction, confinement: Confinement | None = None) -> int:
+def serve_call(
+    sock: socket.socket,
+    agent: str,
+    function: ToolFunction,
+    confinement: Confinement | None = None,
+    reports: socket.socket | None = None,
+) -> int:
     """Exit code of the child: 0 when it has delivered a result, even one that says that the tool failed. A confined one
-    takes on the rights of this call before anything else; when it can't, it ends without a result."""
+    takes on the rights of this call before anything else; when it can't, it ends without a result. With `reports` a
+    child of this one does it, and this one tells there what the kernel refuses it."""
     frames = FrameSocket(sock)
     request = frames.read()
     if request is None:
         return 0
-    access = request.pop("access", None)
-    if confinement is not None:
-        restrict_tool(confinement, access or {"read": [], "write": [], "execute": False})
+    access: dict[str, Any] = request.pop("access", None) or {"read": [], "write": [], "execute": False}
+    if confinement is not None and reports is not None:
+        kernel.set_title(f"toka:{agent} observer")
+        code = observe(reports, sock, lambda: restrict_tool(confinement, access), lambda: judge_of(confinement, access))
+        if code is not None:
+            return code
+    elif confinement is not None:
+        restrict_tool(confinement, access)
 
     def emit(stream: str, data: bytes) -> None:
         for start in range(0, len(data), _CHUNK_BYTES):

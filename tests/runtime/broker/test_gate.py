@@ -28,7 +28,7 @@ from toka_runtime.protocol.events import (
 )
 from toka_runtime.protocol.ids import AgentName, CallId
 from toka_runtime.protocol.spec import AgentSpec, ScopedGrant, Security
-from toka_runtime.sandbox.plan import OutputChunk, ToolOutcome, ToolRequest
+from toka_runtime.sandbox.plan import OutputChunk, RefusalSink, ToolOutcome, ToolRequest
 
 
 def rights(*declared: str, **grants: list[str]) -> Rights:
@@ -280,7 +280,9 @@ async def test_cancelling_is_told(root: Path) -> None:
 
 
 class GoneRunner:
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
         raise ProcessError("the tree is gone")
 
 
@@ -294,7 +296,9 @@ async def test_a_tree_that_is_gone_leaves_the_outcome_unknown(root: Path) -> Non
 class SwappingRunner(ForkedToolRunner):
     """Puts a link where the decided path was, between decision and execution."""
 
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
         folder = Path(request.root) / "docs"
         folder.rmdir()
         folder.symlink_to("..")

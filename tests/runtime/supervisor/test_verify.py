@@ -15,7 +15,7 @@ from toka_runtime.errors import ProcessError
 from toka_runtime.protocol.events import Verified
 from toka_runtime.protocol.spec import Verify
 from toka_runtime.protocol.states import Verdict
-from toka_runtime.sandbox.plan import OutputChunk, ToolOutcome, ToolRequest
+from toka_runtime.sandbox.plan import OutputChunk, RefusalSink, ToolOutcome, ToolRequest
 from toka_runtime.supervisor.verify import run_verification, summarise, verdict_of
 
 
@@ -93,7 +93,9 @@ class GoneRunner:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
 
-    async def run_tool(self, request: ToolRequest, on_output: OutputChunk) -> ToolOutcome:
+    async def run_tool(
+        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+    ) -> ToolOutcome:
         await self.clock.advance(2.5)
         raise ProcessError("the agent's process tree is gone")
 
