@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from toka_runtime.limits.defaults import OUTPUT_BYTES
-from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.capability import OperationKind, Rights
 from toka_runtime.protocol.ids import AgentName, CallId, ProcessRef, RunId
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.model import Model
