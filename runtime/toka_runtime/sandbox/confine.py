@@ -46,47 +46,41 @@ def fork_first(
     with suppress(OSError):
         # Once, for all that are forked from here; a machine without a table is told by the child.
         seccomp.encoded(os.uname().machine)
+    owner = namespaces.Owner.of_this_process() if confinement["user"] else None
     read_end, write_end = os.pipe()
-    helper = os.fork()
-    if helper == 0:
-        os.close(read_end)
-        _helper(confinement, write_end, prepare, body, control_groups)
-    os.close(write_end)
-    said = bytearray()
-    while data := os.read(read_end, 4096):
-        said += data
-    os.close(read_end)
-    os.waitpid(helper, 0)
-    heard: Confinement = {}
-    for line in said.decode(errors="replace").splitlines():
-        heard |= json.loads(line)
-    pid = int(heard.get("pid", 0))
-    if "error" not in heard and heard.get("ready") and pid:
+    with os.fdopen(read_end, "rb") as reading:
+        try:
+            pid = namespaces.fork_apart(user=owner is not None)
+            if pid == 0:
+                os.close(read_end)
+                _first(confinement, owner, write_end, prepare, body, control_groups)
+        finally:
+            os.close(write_end)
+        said = reading.read()
+    heard: Confinement = json.loads(said or "{}")
+    if heard.get("ready"):
         return pid
-    if pid:
-        # An orphan of the helper's, which has said all that it had to say.
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    # It has said all that it had to say.
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     ended = "process 1 of the namespaces ended before it was ready"
     raise PrimitiveMissing(int(heard.get("errno", 0)), str(heard.get("error", ended)))
 
 
-def _helper(
+def _first(
     confinement: Confinement,
+    owner: namespaces.Owner | None,
     report: int,
     prepare: Callable[[], None],
     body: Callable[[int], NoReturn],
     control_groups: Iterable[str],
 ) -> NoReturn:
-    """Enters the namespaces; its child is process 1 there, and is adopted by the fork server when this one ends."""
+    """Process 1 of the new PID namespace."""
     try:
+        # Before there is a namespace of control groups, whose root is where this process is then.
         groups.enter(control_groups)
-        namespaces.isolate(user=bool(confinement["user"]))
-        pid = os.fork()
-        if pid != 0:
-            say(report, {"pid": pid})
-            os._exit(0)
+        namespaces.isolate_forked(owner)
         namespaces.build_root(view_of(confinement))
         listener = namespaces.open_listener()
         limit(confinement)
