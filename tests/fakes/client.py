@@ -37,6 +37,7 @@ class FakeRuntimeClient:
         self.refuse_streams: Exception | None = None
         self.streams = 0
         self.read_only = ""
+        self.embedded = True
         self._queues: list[asyncio.Queue[Batch | Exception | None]] = []
         self._released = asyncio.Event()
         self._released.set()
@@ -46,7 +47,8 @@ class FakeRuntimeClient:
     @property
     def link(self) -> Link:
         state = LinkState.CLOSED if self.closed else LinkState.UP
-        return Link(host=self.host, state=state, since=datetime(2026, 1, 1, tzinfo=UTC), read_only=self.read_only)
+        since = datetime(2026, 1, 1, tzinfo=UTC)
+        return Link(host=self.host, state=state, since=since, embedded=self.embedded, read_only=self.read_only)
 
     async def snapshot(self) -> FleetState:
         if self.refuse_streams is not None:

@@ -312,6 +312,17 @@ async def test_leaving_without_live_agents_asks_nothing() -> None:
         await made.until(lambda: made.client.closed, "the close")
 
 
+async def test_leaving_a_runtime_of_its_own_detaches_and_asks_nothing() -> None:
+    clock = FakeClock()
+    client = FakeRuntimeClient(clock)
+    client.embedded = False
+    async with console(client=client, clock=clock) as made:
+        assert made.app.session.known.live()
+        await made.press("q")
+        await made.until(lambda: made.client.closed, "the close")
+        assert made.client.requests == [each for each in made.client.requests if each.command.op == "events.read"]
+
+
 async def test_q_elsewhere_goes_back() -> None:
     async with console() as made:
         await made.put_cursor_on(FIRST)

@@ -226,7 +226,7 @@ ACTIONS: tuple[Action, ...] = (
            screens=_AGENTS, dangerous=True, changes_state=True, footer=5, disabled=can_kill),
     Action("agent.restart", "restart", "end this run and begin a new one", "Destroy", "restart", ("R",), takes="agent",
            screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=can_restart),
-    Action("app.quit", "quit", "stop what runs (after asking) and leave", "Console", "quit", ("ctrl+q",),
+    Action("app.quit", "quit", "leave (asks when agents would stop)", "Console", "quit", ("ctrl+q",),
            also=(("fleet", "q"),), footer=11, aliases=("q",)),
 )  # fmt: skip
 

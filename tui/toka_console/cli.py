@@ -68,13 +68,18 @@ def _run(options: argparse.Namespace) -> tuple[int, Failure | None]:
         import asyncio
         import importlib
 
+        # Imported in a thread: it takes a while, and the screen is up already.
+        if options.attach is not None:
+            attached = await asyncio.to_thread(importlib.import_module, "toka_runtime.client.attached")
+            return await attached.attach_unix(None if options.attach.name == "" else options.attach)
+
         from toka_runtime.client.arguments import local_arguments
 
-        # Imported in a thread: it takes a while, and the screen is up already.
         local = await asyncio.to_thread(importlib.import_module, "toka_runtime.client.local")
         return await local.open_local(local.LocalOptions(**local_arguments(options)))
 
-    return launch.run(open_client, settings_file=options.config, start_fleet=not options.no_start)
+    start_fleet = not options.no_start and options.attach is None
+    return launch.run(open_client, settings_file=options.config, start_fleet=start_fleet)
 
 
 def _report(failure: Failure) -> None:

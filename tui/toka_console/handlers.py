@@ -342,7 +342,9 @@ def restart(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("app.quit")
 def leave(app: ConsoleApp, context: Context, argument: str) -> None:
-    live = context.state.live() if context.state is not None else []
+    state = context.state
+    # What a runtime of its own does goes on when the console leaves.
+    live = [entry for entry in state.live() if state.hosts[entry.key.host].link.embedded] if state is not None else []
     if not live or context.stopping:
         app.stop()
         return

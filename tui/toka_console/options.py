@@ -30,6 +30,15 @@ def parser() -> argparse.ArgumentParser:
         epilog="Keys: ? lists them. Leaving asks before it stops what runs.",
     )
     add_local_arguments(made)
+    made.add_argument(
+        "--attach",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="SOCKET",
+        help="attach to a runtime that serves (toka-runtime serve) instead of running one; leaving detaches. "
+        "Without SOCKET: the only one there is",
+    )
     made.add_argument("--no-start", action="store_true", help="load the fleet, start nothing")
     made.add_argument("--config", type=Path, metavar="FILE", help="settings instead of ~/.config/toka/console.yaml")
     made.add_argument("--version", action="version", version=f"toka-console {__version__}")
@@ -40,6 +49,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Raises `WrongUsage`; `--help` and `--version` print and end the program."""
     made = parser()
     options = made.parse_args(argv)
+    if options.attach is not None and options.paths:
+        made.error("--attach shows the agents of a runtime that serves: it takes no PATH")
     if wrong := wrong_argument(options):
         made.error(wrong)
     return options

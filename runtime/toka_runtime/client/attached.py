@@ -14,7 +14,7 @@ import toka_runtime
 from toka_runtime.aio import TaskOwner, cancel_and_wait, spawn
 from toka_runtime.client.base import Batch, Link, LinkState, Resync
 from toka_runtime.client.channel import Channel
-from toka_runtime.client.endpoint import connected
+from toka_runtime.client.endpoint import connected, the_runtime
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import LinkDown, LinkRefused, ProtocolError
 from toka_runtime.protocol import codec, wire
@@ -275,8 +275,10 @@ class AttachedClient:
         self._end_of_stream()
 
 
-async def attach_unix(path: Path) -> AttachedClient:
-    """Attached to the runtime that serves at a socket. Raises LinkDown, LinkRefused."""
+async def attach_unix(socket_path: Path | None = None) -> AttachedClient:
+    """Attached to the runtime that serves at a socket (None: the only one there is). Raises LinkDown, LinkRefused, and
+    UsageError when it is not clear which one is meant."""
+    path = socket_path or the_runtime()
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_unix_connection(sock=connected(path), limit=wire.LINE_BYTES)

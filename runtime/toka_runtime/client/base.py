@@ -32,6 +32,8 @@ class Link(Model):
     since: datetime
     detail: str = ""
     """Why it is not up, and when the next try is."""
+    embedded: bool = False
+    """The runtime lives in the client: closing the client stops it. Otherwise closing only detaches."""
     read_only: str = ""
     """Why commands would be refused ("" when they are not)."""
 

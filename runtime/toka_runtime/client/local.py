@@ -150,7 +150,7 @@ class LocalClient:
     @property
     def link(self) -> Link:
         state = LinkState.CLOSED if self._closed else LinkState.UP
-        return Link(host=self.host, state=state, since=self._since, detail="in this process")
+        return Link(host=self.host, state=state, since=self._since, detail="in this process", embedded=True)
 
     async def snapshot(self) -> FleetState:
         return self.supervisor.bus.snapshot()
