@@ -130,8 +130,10 @@ class Shim:
             os.close(WORKER_SOCKET)
         stat = proc_stat(os.getpid())
         assert stat is not None  # noqa: S101  # it is this very process
-        walls = [] if self._confinement is None else CONFINED
+        walls: list[str] = []
         if self._confinement is not None:
+            made_by = self._confinement.get("made_by")
+            walls = [*CONFINED, *([f"namespaces made by {made_by}"] if made_by else [])]
             self._outgoing.append(LISTENER)
         return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": [*walls, *PROTECTIONS]}
 

@@ -15,11 +15,13 @@ import resource
 import signal
 import sys
 import time
-from importlib import import_module
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 from toka_runtime.sandbox import groups, kernel
-from toka_runtime.sandbox.confine import Confinement, filter_calls, fork_first
+from toka_runtime.sandbox.bwrap import Inside, fork_first_or_bwrap
+from toka_runtime.sandbox.bwrap_first import load
+from toka_runtime.sandbox.confine import Confinement, filter_calls
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import keep_only
 from toka_runtime.sandbox.shim import Shim, harden, leave
@@ -36,11 +38,18 @@ COMMAND = (
 that hold the packages: no site-packages are set up, so an editable install, a wheel and a checkout are alike."""
 
 
+class Code(NamedTuple):
+    """What runs in an agent's processes."""
+
+    worker_main: Any
+    tool_function: Any
+
+
 class Zygote:
-    def __init__(self, control: ControlSocket, worker_main: Any, tool_function: Any) -> None:
+    def __init__(self, control: ControlSocket, code: Code, names: Code, import_paths: list[str]) -> None:
+        """`names`: of `code`, as `module:function`, for an interpreter that has to load it again."""
         self._control = control
-        self._worker_main = worker_main
-        self._tool_function = tool_function
+        self._code, self._names, self._import_paths = code, names, import_paths
         self._shims: set[int] = set()
         self._gone: list[tuple[int, int]] = []
 
@@ -70,38 +79,16 @@ class Zygote:
         self, agent: str, descriptors: list[int], confinement: Confinement | None, control_groups: list[str]
     ) -> int:
         def body(*listener: int) -> NoReturn:
-            self._become_shim(agent, descriptors, confinement, listener, control_groups)
+            become_shim(agent, self._code, descriptors, confinement, listener, control_groups)
 
         if confinement is not None:
-            return fork_first(confinement, _last_walls, body, control_groups)
+            settings = {"agent": agent, "code": self._names}
+            inside = Inside(f"{__name__}:shim_in_bwrap", settings, descriptors, self._import_paths)
+            return fork_first_or_bwrap(confinement, _last_walls, body, inside, control_groups)
         pid = os.fork()
         if pid == 0:
             body()
         return pid
-
-    def _become_shim(
-        self,
-        agent: str,
-        descriptors: list[int],
-        confinement: Confinement | None,
-        listener: tuple[int, ...],
-        control_groups: list[str],
-    ) -> NoReturn:
-        code = 1
-        try:
-            reset_signals()
-            control, worker, errors = descriptors
-            keep_only(control, worker, *listener, errors_to=errors)
-            if confinement is None:
-                groups.enter(control_groups)
-                harden()
-            kernel.set_title(f"toka:{agent}")
-            # What the fork server had is frozen: collecting costs the children only what is their own.
-            gc.enable()
-            Shim(agent, self._worker_main, self._tool_function, confinement).run()
-            code = 0
-        finally:
-            leave(code)
 
     def _on_children(self) -> None:
         reap(self._ended)
@@ -122,6 +109,39 @@ class Zygote:
             self._gone.append((pid, status))
 
 
+def become_shim(
+    agent: str,
+    code: Code,
+    descriptors: list[int],
+    confinement: Confinement | None,
+    listener: tuple[int, ...] = (),
+    control_groups: list[str] | None = None,
+) -> NoReturn:
+    exit_code = 1
+    try:
+        reset_signals()
+        control, worker, errors = descriptors
+        keep_only(control, worker, *listener, errors_to=errors)
+        if confinement is None:
+            groups.enter(control_groups or ())
+            harden()
+        kernel.set_title(f"toka:{agent}")
+        # What the fork server had is frozen: collecting costs the children only what is their own.
+        gc.enable()
+        Shim(agent, *code, confinement).run()
+        exit_code = 0
+    finally:
+        leave(exit_code)
+
+
+def shim_in_bwrap(
+    confinement: Confinement, settings: dict[str, Any]
+) -> tuple[Callable[[], None], Callable[[int], NoReturn]]:
+    """See `bwrap.Inside.first`. The descriptors come as those of a request do."""
+    code = Code(*map(load, settings["code"]))
+    return _last_walls, lambda listener: become_shim(settings["agent"], code, [3, 4, 5], confinement, (listener,))
+
+
 def _last_walls() -> None:
     harden()
     filter_calls()
@@ -133,7 +153,8 @@ def main(descriptor: int, worker_main: str, tool_function: str) -> None:
     control = ControlSocket(descriptor)
     try:
         # Before anything is forked, so that no child has to read a file later.
-        worker, tool = _load(worker_main), _load(tool_function)
+        names = Code(worker_main, tool_function)
+        code = Code(*map(load, names))
         if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
             raise OSError("this Python has no pidfd calls")
         os.close(os.pidfd_open(os.getpid()))
@@ -146,9 +167,4 @@ def main(descriptor: int, worker_main: str, tool_function: str) -> None:
     gc.freeze()
     gc.disable()
     control.send({"t": "ready", "pid": os.getpid()})
-    Zygote(control, worker, tool).run()
-
-
-def _load(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
+    Zygote(control, code, names, sys.argv[4:]).run()
