@@ -185,7 +185,6 @@ async def test_what_may_only_be_read_cannot_be_changed_in_any_way(server: ForkSe
         assert _state(agent.folder / "hello.txt") == before
 
 
-@pytest.mark.xfail(strict=True, reason="Landlock has no right for modes and times; in a writable folder they are free")
 async def test_a_scope_is_also_a_wall_for_modes_and_times(server: ForkServer, base: Path) -> None:
     (base / "a" / "docs").mkdir(parents=True)
     docs = ScopedGrant(capability="filesystem-write", scopes=("docs/**",))

@@ -34,6 +34,7 @@ class Catalogue:
     with_execute: tuple[str, ...]
     """An agent that may run any program has these too."""
     deny_read: tuple[PathRule, ...]
+    programs_read: tuple[PathRule, ...]
     deny_write: tuple[PathRule, ...]
     deny_environment: frozenset[str]
     broad_suffixes: frozenset[str]
@@ -91,6 +92,7 @@ def _build(files: list[Path]) -> Catalogue:
         baseline=tuple(draft.baseline),
         with_execute=tuple(draft.with_execute),
         deny_read=tuple(draft.deny_read),
+        programs_read=tuple(draft.programs_read),
         deny_write=tuple(draft.deny_write),
         deny_environment=frozenset(draft.deny_environment),
         broad_suffixes=frozenset(draft.broad_suffixes),

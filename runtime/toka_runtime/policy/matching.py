@@ -12,7 +12,7 @@ from collections import OrderedDict
 from functools import lru_cache
 
 from toka_runtime.protocol.capability import ExecuteRule, NetworkRule, PathRule
-from toka_runtime.worker.toolbox.globs import compile_glob, is_tree
+from toka_runtime.worker.toolbox.globs import compile_glob, covers, is_tree
 
 ANY_PROGRAM = ("*",)
 # `/x`, `~/x`, `--file=/x`, `a:/x`, `-f/x`, `-f../x`, `a/../x`; not free text such as a commit message with a URL.
@@ -36,12 +36,12 @@ def inside(target: str) -> bool:
 
 
 def path_covered(rule: PathRule, path: str, tree: bool) -> bool:
-    return _glob_covers(rule.glob, path, tree) and (not rule.within or _glob_covers(rule.within, path, tree))
+    return covers(rule.glob, rule.within, path, tree=tree)
 
 
-@lru_cache(4096)
-def _glob_covers(glob: str, path: str, tree: bool) -> bool:
-    return (not tree or is_tree(glob)) and compile_glob(glob).fullmatch(path) is not None
+def is_folder(rule: PathRule) -> bool:
+    """Whether the rule covers one folder with everything in it, which is what the kernel can hold exactly."""
+    return is_tree(rule.glob) and not rule.within and not _GLOB_CHARS.search(rule.glob.removesuffix("**"))
 
 
 def path_protected(rule: PathRule, path: str, tree: bool, *, changes: bool) -> bool:

@@ -203,6 +203,7 @@ def _finish(collected: _Collected, unknown: Iterable[str], catalogue: Catalogue)
         model=collected.model,
         tools=(*tools, "finish"),
         deny_read=catalogue.deny_read,
+        programs_read=catalogue.programs_read,
         deny_write=catalogue.deny_write,
         refused=tuple(collected.refused),
         unknown=tuple(unknown),

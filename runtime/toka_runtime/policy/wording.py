@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from toka_runtime.policy.matching import is_folder
 from toka_runtime.protocol.capability import ExecuteRule, NetworkRule, PathRule, Rights
 
 _Rule = TypeVar("_Rule", PathRule, ExecuteRule, NetworkRule)
@@ -16,6 +17,9 @@ def describe(rights: Rights) -> tuple[str, ...]:
         lines.append(f"run {_programs(rules)} ({capability})")
     for capability, hosts in _grouped(rights.network):
         lines.append(f"connect to {', '.join(f'{rule.host}:{rule.port}' for rule in hosts)} ({capability})")
+    if rights.execute and (single := [rule.glob for rule in rights.write if not is_folder(rule)]):
+        files = ", ".join(dict.fromkeys(single))
+        lines.append(f"programs change files of {files} in place only; making, renaming and deleting them is for tools")
     if rights.environment:
         lines.append(f"see the variables {', '.join(rights.environment)}")
     if not rights.model:
@@ -24,6 +28,9 @@ def describe(rights: Rights) -> tuple[str, ...]:
         lines.append(f"never write {', '.join(dict.fromkeys(rule.glob for rule in rights.deny_write))}")
     if rights.deny_read:
         lines.append(f"never read {', '.join(dict.fromkeys(rule.glob for rule in rights.deny_read))}")
+        if rights.execute and rights.programs_read:
+            readable = ", ".join(dict.fromkeys(rule.glob for rule in rights.programs_read))
+            lines.append(f"of these, programs still read {readable}")
     lines += [f"not granted: {reason}" for reason in rights.refused]
     lines += [f"not granted: {name}: no such capability" for name in rights.unknown]
     return tuple(lines)

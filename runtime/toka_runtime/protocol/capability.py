@@ -95,6 +95,8 @@ class Rights(Model):
     """Names of the tools that the model is offered."""
     deny_read: tuple[PathRule, ...] = ()
     """Never read by tools, whatever else is granted."""
+    programs_read: tuple[PathRule, ...] = ()
+    """Of `deny_read`: what allowed programs read all the same (git its own folder)."""
     deny_write: tuple[PathRule, ...] = ()
     """Never written by tools, whatever else is granted."""
     refused: tuple[str, ...] = ()

@@ -2,7 +2,8 @@
 library only. Whatever cannot be built raises: a process that should be confined and is not never runs.
 
 A confinement: {"user": bool, "uid": int | null, "gid": int | null, "mounts": [[path, writable]], "links": [[where,
-to]], "files": [[path, text]], "data_bytes": int | null, "processes": int, "file_bytes": int}.
+to]], "files": [[path, text]], "walls": as `folder_walls` says, "data_bytes": int | null, "processes": int,
+"file_bytes": int}.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from toka_runtime.sandbox import groups, landlock, namespaces, seccomp
+from toka_runtime.sandbox.folder_walls import build_walls
 from toka_runtime.sandbox.landlock import EXECUTE, READ, READ_FILE, WRITE, WRITE_FILE, PathAccess
 from toka_runtime.sandbox.namespaces import Bind, PrimitiveMissing, View
 from toka_runtime.sandbox.observer_rules import Judge, PathRules
+from toka_runtime.sandbox.scattered import Scattered, accesses
 
 Confinement = dict[str, Any]
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108  # of the agent's own view
@@ -82,6 +85,7 @@ def _first(
         groups.enter(control_groups)
         namespaces.isolate_forked(owner)
         namespaces.build_root(view_of(confinement))
+        build_walls(confinement["walls"], confinement.get("uid"))
         listener = namespaces.open_listener()
         limit(confinement)
         namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
@@ -144,7 +148,8 @@ def restrict_worker(confinement: Confinement) -> None:
 
 
 def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
-    """The rights of one call: {"read": [folders], "write": [folders], "execute": bool, "port": int | null}."""
+    """The rights of one call: {"read": [folders], "write": [folders], "scattered": {"root": path, "read": rules,
+    "write": rules, "denied": [globs]} | null, "execute": bool, "port": int | null}; a rule is [glob, within]."""
     for folder in access["write"]:
         # A right to a folder that is not there yet is a right to make it. As the agent's user and in its view: a link
         # that it has planted leads nowhere else.
@@ -156,15 +161,18 @@ def restrict_tool(confinement: Confinement, access: dict[str, Any]) -> None:
 def judge_of(confinement: Confinement, access: dict[str, Any]) -> Judge:
     """What `restrict_tool` with the same arguments refuses, for the observer. Call it after that."""
     version = landlock.abi()
+    made = [str(path) for path, _ in (*confinement["files"], *confinement["links"])]
     return Judge(
         PathRules(_tool_rules(confinement, access), landlock.handled_rights(version)),
-        [*(str(path) for path, _ in (*confinement["mounts"], *confinement["files"], *confinement["links"])), *SCRATCH],
+        visible=[*(str(path) for path, _ in confinement["mounts"]), *made, *SCRATCH],
+        fixed=[*(str(path) for path, writable in confinement["mounts"] if not writable), *made],
         tcp=version >= landlock.TCP_SINCE,
         port=access.get("port"),
     )
 
 
-def _tool_rules(confinement: Confinement, access: dict[str, Any]) -> list[PathAccess]:
+def _tool_rules(confinement: Confinement, access: dict[str, Any]) -> Iterable[PathAccess]:
+    """To be used one at a time."""
     runs = bool(access["execute"])
     rules = [PathAccess(str(path), READ) for path in confinement["interpreter"]]
     rules += _folders(access["read"], READ | (EXECUTE if runs else 0))
@@ -181,7 +189,11 @@ def _tool_rules(confinement: Confinement, access: dict[str, Any]) -> list[PathAc
         given = [str(path) for path, writable in confinement["mounts"] if writable]
         free = [top for top in SCRATCH if not any(path.startswith(f"{top}/") for path in given)]
         rules += _folders(free, READ | WRITE)
-    return rules
+    yield from rules
+    if scattered := access.get("scattered"):
+        patterns = [Scattered(glob, within, READ | WRITE | EXECUTE) for glob, within in scattered["write"]]
+        patterns += [Scattered(glob, within, READ | EXECUTE) for glob, within in scattered["read"]]
+        yield from accesses(scattered["root"], patterns, scattered["denied"])
 
 
 def _folders(paths: Iterable[Any], rights: int) -> list[PathAccess]:

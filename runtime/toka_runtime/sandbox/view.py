@@ -19,9 +19,11 @@ from typing import Any
 import toka_runtime
 from toka_runtime.errors import SandboxUnavailable
 from toka_runtime.limits import defaults
+from toka_runtime.policy.matching import is_folder
 from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.model import Model
 from toka_runtime.sandbox.plan import SandboxPlan
+from toka_runtime.sandbox.protected_places import protected_places
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ld.so.cache")
 """Programs and libraries. Links among them stay links."""
@@ -166,6 +168,21 @@ def read_folders(rights: Rights, root: str) -> tuple[str, ...]:
     return tuple(_outermost(_fixed_part(rule, root) for rule in (*rights.read, *rights.write)))
 
 
+def folder_walls(rights: Rights, root: str, kept: Collection[str] = ()) -> dict[str, Any]:
+    """What the mounts of its own folder are made from (`folder_walls.build_walls`); `kept` are places with mounts of
+    their own already. Blocking."""
+    tools_only = {rule.glob for rule in rights.programs_read}
+    hidden = protected_places(root, [rule for rule in rights.deny_read if rule.glob not in tools_only])
+    writable = [folder[len(root) :].strip("/") for folder in write_folders(rights, root)]
+    fixed = protected_places(root, rights.deny_write) if writable else []
+    return {
+        "root": root,
+        "writable": writable,
+        "read_only": [place for place in fixed if f"{root}/{place}" not in kept and place not in hidden],
+        "hidden": hidden,
+    }
+
+
 def _fixed_part(rule: PathRule, root: str) -> str:
     parts: list[str] = []
     names = rule.glob.split("/")
@@ -238,21 +255,52 @@ def confinement_of(plan: SandboxPlan, user: int | None, *, processes_counted: bo
         "mounts": [[mount.path, mount.writable] for mount in view.mounts],
         "links": [list(link) for link in view.links],
         "files": [list(file) for file in view.files],
+        "walls": folder_walls(plan.rights, plan.root, {mount.path for mount in view.mounts}),
         "interpreter": _interpreter(),
-        "data_bytes": plan.limits.memory_bytes,
+        "data_bytes": _data_bytes(plan.limits.memory_bytes),
         "processes": (plan.limits.processes or defaults.PROCESSES) + PROCESSES_MORE * processes_counted,
         "file_bytes": plan.limits.disk_bytes or defaults.FILE_BYTES,
     }
 
 
+def _data_bytes(memory: int | None) -> int | None:
+    """A single process that asks for too much is refused and may go on; only processes that together pass the limit
+    cost the agent its run. So one alone gets a little less than all."""
+    return None if memory is None else memory - min(memory // 8, 64 << 20)
+
+
 def tool_access(tool: str, plan: SandboxPlan, proxy_port: int | None) -> dict[str, Any]:
-    """The kernel's rules for one call, from the same rights that policy decides by: `confine.restrict_tool`."""
+    """The kernel's rules for one call, from the same rights that policy decides by: `confine.restrict_tool`. A file
+    tool opens just the path that was decided on, so it has the folder; a program opens what it likes, so of rules for
+    files it has those files that are there."""
     runs = tool == "run_command"
     writes = runs or tool in _WRITERS
     connects = bool(plan.rights.network) and (runs or tool == "fetch_url")
+    whole = _whole(plan.rights) if runs else plan.rights
     return {
-        "read": list(read_folders(plan.rights, plan.root)),
-        "write": [*(write_folders(plan.rights, plan.root) if writes else ()), *(plan.scratch if runs else ())],
+        "read": list(read_folders(whole, plan.root)),
+        "write": [*(write_folders(whole, plan.root) if writes else ()), *(plan.scratch if runs else ())],
+        "scattered": _scattered(plan.rights, plan.root) if runs else None,
         "execute": runs,
         "port": proxy_port if connects else None,
     }
+
+
+def _whole(rights: Rights) -> Rights:
+    def whole(rules: tuple[PathRule, ...]) -> tuple[PathRule, ...]:
+        return tuple(rule for rule in rules if is_folder(rule))
+
+    return Rights(read=whole(rights.read), write=whole(rights.write))
+
+
+def _scattered(rights: Rights, root: str) -> dict[str, Any] | None:
+    """None where there is no such rule, which costs a call nothing."""
+
+    def single(rules: tuple[PathRule, ...]) -> list[list[str]]:
+        return [[rule.glob, rule.within] for rule in rules if not is_folder(rule)]
+
+    read, write = single(rights.read), single(rights.write)
+    if not (read or write):
+        return None
+    denied = [rule.glob for rule in rights.deny_write]
+    return {"root": root, "read": read, "write": write, "denied": denied}

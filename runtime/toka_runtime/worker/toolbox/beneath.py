@@ -63,7 +63,9 @@ def components(path: str) -> list[str]:
     return parts
 
 
-def _open_raw(root_fd: int, parts: list[str], flags: int) -> int:
+def open_beneath(root_fd: int, parts: list[str], flags: int) -> int:
+    """A descriptor of what lies at `parts` (`components`) below the folder; no link on the way is followed. Raises
+    OSError."""
     flags |= os.O_CLOEXEC
     if not parts:
         return os.open(".", flags, dir_fd=root_fd)
@@ -103,7 +105,7 @@ def open_file(root_fd: int, path: str) -> Generator[int]:
     """A regular file for reading. Pipes, devices, sockets and folders are refused without touching them."""
     try:
         # O_NONBLOCK: opening a pipe without a writer would hang.
-        fd = _open_raw(root_fd, components(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = open_beneath(root_fd, components(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         fail(error, path)
     try:
@@ -121,7 +123,7 @@ def open_file(root_fd: int, path: str) -> Generator[int]:
 def open_folder(root_fd: int, path: str) -> Generator[int]:
     """A folder for listing."""
     try:
-        fd = _open_raw(root_fd, components(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+        fd = open_beneath(root_fd, components(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
     except OSError as error:
         fail(error, path)
     try:

@@ -27,6 +27,15 @@ def is_tree(glob: str) -> bool:
     return glob == "**" or glob.endswith("/**")
 
 
+@lru_cache(4096)
+def covers(glob: str, within: str, path: str, *, tree: bool = False) -> bool:
+    """Whether a rule for `glob`, limited to `within` ("": not limited), is about `path`; with `tree`, about everything
+    below it, too."""
+    return all(
+        (not tree or is_tree(one)) and compile_glob(one).fullmatch(path) is not None for one in (glob, within) if one
+    )
+
+
 def _translate(glob: str) -> str:
     split = glob.split("/")
     parts = [part for index, part in enumerate(split) if part != "**" or split[index - 1 : index] != ["**"]]
