@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from toka_runtime.protocol.ids import AgentName, CommandId, RunRef
+from toka_runtime.protocol.approval import GrantScope
+from toka_runtime.protocol.ids import AgentName, ApprovalId, CommandId, GrantId, RunRef
 from toka_runtime.protocol.model import Model
 
 
@@ -63,6 +64,30 @@ class ResumeFleet(Model):
     agents: tuple[AgentName, ...] = ()
 
 
+class DecideApproval(Model):
+    """Answer a request. Refused when it waits no more, when the digest is not the one that was shown, and when the
+    answer is none of its offers."""
+
+    op: Literal["approval.decide"] = "approval.decide"
+    target: RunRef
+    approval: ApprovalId
+    digest: str
+    allow: bool
+    scope: GrantScope = GrantScope.ONCE
+    wide: bool = False
+    """The folder around the target too, where an offer says so."""
+    ttl_s: float | None = None
+    """With scope TTL: how long, at most one day; None: as offered."""
+
+
+class RevokeGrant(Model):
+    """No operation after this is allowed by the grant; its open connections are closed."""
+
+    op: Literal["grant.revoke"] = "grant.revoke"
+    target: RunRef
+    grant: GrantId
+
+
 class ReadEvents(Model):
     """Query: durable envelopes of the log. Answer data: {"events": [...], "more": bool}."""
 
@@ -93,6 +118,8 @@ Command = Annotated[
     | RestartAgent
     | PauseFleet
     | ResumeFleet
+    | DecideApproval
+    | RevokeGrant
     | ReadEvents
     | ReadDiff,
     Field(discriminator="op"),

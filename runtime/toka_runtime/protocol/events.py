@@ -12,8 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest, Grant, GrantEnd
 from toka_runtime.protocol.capability import Denial, Rights
-from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
+from toka_runtime.protocol.ids import AgentName, ApprovalId, CallId, CommandId, GrantId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, figure_text
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.protections import HostProtections, Protections
@@ -361,6 +362,57 @@ class OperationAllowed(Event):
     capability: str
 
 
+# -- approvals and grants -----------------------------------------------------------------------------------------
+
+
+class ApprovalRequested(Event):
+    """A call waits for an operator. Told again, with the same id and a higher count, when an equal call joins it."""
+
+    kind: Literal["approval.requested"] = "approval.requested"
+    request: ApprovalRequest
+
+
+class ApprovalDecided(Event):
+    """The request waits no more."""
+
+    kind: Literal["approval.decided"] = "approval.decided"
+    approval: ApprovalId
+    outcome: ApprovalOutcome
+    actor: str = ""
+    """Who answered and from where; empty when nobody did."""
+    waited_s: float
+    """Without the time in which the agent was frozen."""
+    grant: GrantId | None = None
+    reason: str = ""
+
+
+class GrantIssued(Event):
+    kind: Literal["grant.issued"] = "grant.issued"
+    grant: Grant
+
+
+class GrantUsed(Event):
+    """A call is about to be carried out that only this grant allows."""
+
+    kind: Literal["grant.used"] = "grant.used"
+    grant: GrantId
+    call: CallId
+    tool: str
+    targets: tuple[str, ...]
+
+
+class GrantRevoked(Event):
+    kind: Literal["grant.revoked"] = "grant.revoked"
+    grant: GrantId
+    actor: str
+
+
+class GrantExpired(Event):
+    kind: Literal["grant.expired"] = "grant.expired"
+    grant: GrantId
+    why: GrantEnd
+
+
 # -- commands -----------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +466,12 @@ KnownEvent = Annotated[
     | ToolCallEnded
     | OperationDenied
     | OperationAllowed
+    | ApprovalRequested
+    | ApprovalDecided
+    | GrantIssued
+    | GrantUsed
+    | GrantRevoked
+    | GrantExpired
     | CommandHandled,
     Field(discriminator="kind"),
 ]

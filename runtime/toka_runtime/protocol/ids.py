@@ -15,10 +15,20 @@ HostId = NewType("HostId", str)
 CallId = NewType("CallId", str)
 """One tool call or one model call within a run."""
 CommandId = NewType("CommandId", str)
+ApprovalId = NewType("ApprovalId", str)
+GrantId = NewType("GrantId", str)
 
 
 def new_run_id() -> RunId:
     return RunId("r" + secrets.token_hex(5))
+
+
+def new_approval_id() -> ApprovalId:
+    return ApprovalId("a" + secrets.token_hex(5))
+
+
+def new_grant_id() -> GrantId:
+    return GrantId("g" + secrets.token_hex(5))
 
 
 def new_command_id(console: str = "") -> CommandId:

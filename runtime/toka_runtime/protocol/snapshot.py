@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.approval import ApprovalRequest, Grant, GrantScope
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import LimitInForce
@@ -46,6 +47,44 @@ class ActionView(Model):
     """"" while it runs."""
     duration_s: float = 0.0
     summary: str = ""
+
+
+class Countdown(Model):
+    """Time that runs out, but not while the agent is frozen."""
+
+    left_s: float
+    """As of `since`."""
+    since: datetime | None
+    """None: it stands still."""
+
+    def left(self, now: datetime) -> float:
+        """Seconds left, 0 at least."""
+        spent = (now - self.since).total_seconds() if self.since is not None else 0.0
+        return max(0.0, self.left_s - max(0.0, spent))
+
+    def frozen(self, at: datetime) -> Countdown:
+        return Countdown(left_s=self.left(at), since=None)
+
+    def thawed(self, at: datetime) -> Countdown:
+        return self if self.since is not None else Countdown(left_s=self.left_s, since=at)
+
+
+class ApprovalView(Model):
+    """A request that waits for an operator."""
+
+    request: ApprovalRequest
+    requested_at: datetime
+    countdown: Countdown
+
+
+class GrantView(Model):
+    """A grant that holds."""
+
+    grant: Grant
+    countdown: Countdown | None = None
+    """Of a grant for a time."""
+    uses: int = 0
+    last_used_at: datetime | None = None
 
 
 class AgentView(Model):
@@ -94,6 +133,11 @@ class AgentView(Model):
     """What holds the limits of its newest run. Empty before the first."""
     limits_reached: int = 0
     """Breaches told of."""
+    approvals: tuple[ApprovalView, ...] = ()
+    """What waits for an operator, oldest first. While there is one, the agent is pending approval: RUNNING or PAUSED
+    as before, but its call waits and its time limit stands still."""
+    grants: tuple[GrantView, ...] = ()
+    """What operators have opened beyond the spec and still holds, oldest first."""
 
     @property
     def tasks_done(self) -> int:
@@ -297,6 +341,63 @@ def _denied(draft: Draft, envelope: ev.Envelope, event: ev.OperationDenied) -> N
     draft["denials"] += event.count
 
 
+def _approval_requested(draft: Draft, envelope: ev.Envelope, event: ev.ApprovalRequested) -> None:
+    request, at = event.request, envelope.at
+    _active(draft, at, f"pending approval: {request.tool} {request.denials[0].operation.target}")
+    approvals: tuple[ApprovalView, ...] = draft["approvals"]
+    if any(view.request.id == request.id for view in approvals):
+        draft["approvals"] = tuple(
+            view.model_copy(update={"request": request}) if view.request.id == request.id else view
+            for view in approvals
+        )
+        return
+    since = None if draft["state"] is AgentState.PAUSED else at
+    countdown = Countdown(left_s=request.wait_s, since=since)
+    draft["approvals"] = (*approvals, ApprovalView(request=request, requested_at=at, countdown=countdown))
+
+
+def _approval_decided(draft: Draft, envelope: ev.Envelope, event: ev.ApprovalDecided) -> None:
+    _active(draft, envelope.at, f"approval {event.outcome}")
+    approvals: tuple[ApprovalView, ...] = draft["approvals"]
+    draft["approvals"] = tuple(view for view in approvals if view.request.id != event.approval)
+
+
+def _grant_issued(draft: Draft, envelope: ev.Envelope, event: ev.GrantIssued) -> None:
+    grant, countdown = event.grant, None
+    if grant.scope is GrantScope.TTL and grant.ttl_s is not None:
+        since = None if draft["state"] is AgentState.PAUSED else envelope.at
+        countdown = Countdown(left_s=grant.ttl_s, since=since)
+    draft["grants"] = (*draft["grants"], GrantView(grant=grant, countdown=countdown))
+
+
+def _grant_used(draft: Draft, envelope: ev.Envelope, event: ev.GrantUsed) -> None:
+    grants: tuple[GrantView, ...] = draft["grants"]
+    draft["grants"] = tuple(
+        view.model_copy(update={"uses": view.uses + 1, "last_used_at": envelope.at})
+        if view.grant.id == event.grant
+        else view
+        for view in grants
+    )
+
+
+def _grant_over(draft: Draft, envelope: ev.Envelope, event: ev.GrantRevoked | ev.GrantExpired) -> None:
+    grants: tuple[GrantView, ...] = draft["grants"]
+    draft["grants"] = tuple(view for view in grants if view.grant.id != event.grant)
+
+
+def _count_frozen(draft: Draft, at: datetime, *, frozen: bool) -> None:
+    def moved(countdown: Countdown) -> Countdown:
+        return countdown.frozen(at) if frozen else countdown.thawed(at)
+
+    approvals: tuple[ApprovalView, ...] = draft["approvals"]
+    draft["approvals"] = tuple(view.model_copy(update={"countdown": moved(view.countdown)}) for view in approvals)
+    grants: tuple[GrantView, ...] = draft["grants"]
+    draft["grants"] = tuple(
+        view if view.countdown is None else view.model_copy(update={"countdown": moved(view.countdown)})
+        for view in grants
+    )
+
+
 def _workspace_ready(draft: Draft, envelope: ev.Envelope, event: ev.WorkspaceReady) -> None:
     draft["workspace_mode"], draft["workspace_path"], draft["branch"] = event.mode, event.path, event.branch
 
@@ -323,6 +424,11 @@ def _state_changed(draft: Draft, envelope: ev.Envelope, event: ev.AgentStateChan
         draft["started_at"] = draft["ended_at"] = draft["process"] = None
     if event.after is AgentState.STARTING:
         draft["blockers"], draft["started_at"], draft["ended_at"] = (), at, None
+    if AgentState.PAUSED in (before, event.after) and before is not event.after:
+        _count_frozen(draft, at, frozen=event.after is AgentState.PAUSED)
+    if event.after in TERMINAL or event.after is AgentState.PENDING:
+        # Both end with their run, also with one that a crash ended.
+        draft["approvals"] = draft["grants"] = ()
     if event.after in TERMINAL:
         draft["ended_at"], draft["blockers"], draft["model_call_since"] = at, (), None
 
@@ -373,6 +479,12 @@ _CHANGES: dict[type[ev.Event], Callable[[Draft, ev.Envelope, Any], None]] = {
     ev.ToolCallStarted: _tool_call_started,
     ev.ToolCallEnded: _tool_call_ended,
     ev.OperationDenied: _denied,
+    ev.ApprovalRequested: _approval_requested,
+    ev.ApprovalDecided: _approval_decided,
+    ev.GrantIssued: _grant_issued,
+    ev.GrantUsed: _grant_used,
+    ev.GrantRevoked: _grant_over,
+    ev.GrantExpired: _grant_over,
     ev.WorkspaceReady: _workspace_ready,
     ev.WorkCommitted: _committed,
     ev.OutputAppended: _output,
