@@ -1,4 +1,5 @@
-"""What confinement costs: starting a program, single system calls, agents, decisions; beside nothing at all and bwrap.
+"""What confinement costs: starting a program, single system calls, agents, decisions; beside nothing at all, bwrap and
+sandlock (from PyPI, where SANDLOCK_PYTHON names an interpreter that has it).
 
     python bench/sandbox.py [AGENTS]
 
@@ -8,7 +9,6 @@ Quote the ratios: machines are noisy. Rounds of all candidates are taken in turn
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import shutil
@@ -18,27 +18,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
+import policy
+
+import toka_runtime
 from toka_runtime.policy.catalogue import load_catalogue
-from toka_runtime.policy.engine import decide
 from toka_runtime.policy.rules import compile_rights
-from toka_runtime.protocol.capability import Operation, OperationKind
-from toka_runtime.protocol.ids import AgentName, RunId
+from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.protocol.spec import AgentSpec, Security
-from toka_runtime.sandbox import kernel
-from toka_runtime.sandbox.confine import filter_calls, fork_first, restrict_tool
 from toka_runtime.sandbox.launcher import ForkServer
-from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan
-from toka_runtime.sandbox.shim import harden
+from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, ToolRequest
 from toka_runtime.sandbox.view import FIRST_USER, confinement_of, give_to
 
 ROUNDS = 40
 CALL_ROUNDS = 7
 AT_ONCE = 100
 TRUE, PYTHON = "/usr/bin/true", "/usr/bin/python3"
+WARM = Path(__file__).parent / "warm"
 
 CALLS = """
 import json, os, sys, time
@@ -54,91 +51,96 @@ acts = {"nothing (the loop itself)": lambda: None, "getppid": os.getppid, "stat"
     "openat + close": openclose}
 print(json.dumps({name: per_call(act) for name, act in acts.items()}), flush=True)
 """
-Start = Callable[[list[str], int], int]
-"""(argv, descriptor for standard output) → pid, to be waited for."""
+Run = Callable[[list[str], str], float]
+"""(argv, file for its output) → ms until it has ended."""
 
 
 def row(name: str, *cells: str) -> None:
-    print(f"  {name:<42}" + "".join(f"{cell:>24}" for cell in cells))
+    print(f"  {name:<52}" + "".join(f"{cell:>20}" for cell in cells))
 
 
-def bare(argv: list[str], out: int) -> int:
-    return os.posix_spawn(argv[0], argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, out, 1)])
+def bare(argv: list[str], out: str) -> float:
+    began = time.perf_counter()
+    pid = os.posix_spawn(argv[0], argv, {}, file_actions=[(os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY, 0)])
+    _, status = os.waitpid(pid, 0)
+    took = (time.perf_counter() - began) * 1000
+    assert status == 0, os.waitstatus_to_exitcode(status)
+    return took
 
 
-def bwrap(argv: list[str], out: int) -> int:
+def bwrap(argv: list[str], out: str) -> float:
     path = shutil.which("bwrap")
     assert path is not None
-    words = [path, "--unshare-all", "--ro-bind", "/", "/", *argv]
-    return os.posix_spawn(path, words, {}, file_actions=[(os.POSIX_SPAWN_DUP2, out, 1)])
+    return bare([path, "--unshare-all", "--ro-bind", "/", "/", *argv], out)
 
 
-class Ours:
+class Server:
+    """A process that starts programs on request: what is loaded once is no part of a start."""
+
+    def __init__(self, *command: str) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def run(self, argv: list[str], out: str) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"argv": argv, "out": out}) + "\n")
+        self._process.stdin.flush()
+        return float(self.line())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def ours(root: Path, folder: Path) -> Server:
     """All walls that a command of an agent has: namespaces, view, no capabilities, call filter, Landlock; then exec."""
-
-    def __init__(self, root: Path) -> None:
-        spec = AgentSpec(
-            name=AgentName("bench"),
-            security=Security(capabilities_required=("filesystem-read", "filesystem-write", "script-execution")),
-        )
-        plan = SandboxPlan(
-            agent=spec.name, run=RunId("r"), root=str(root), rights=compile_rights(spec, load_catalogue())
-        )
-        user = FIRST_USER if os.getuid() == 0 else None
-        if user is not None:
-            give_to(user, [str(root)])
-        self._root = str(root)
-        self._confinement = confinement_of(plan, user)
-
-    def start(self, argv: list[str], out: int) -> int:
-        def walls() -> None:
-            harden()
-            filter_calls()
-
-        def body(listener: int) -> NoReturn:
-            try:
-                os.dup2(out, 1)
-                access = {"read": [self._root], "write": [self._root], "execute": True, "port": None}
-                restrict_tool(self._confinement, access)
-                os.execve(argv[0], argv, {})
-            finally:
-                os._exit(126)
-
-        return fork_first(self._confinement, walls, body)
+    spec = AgentSpec(
+        name=AgentName("bench"),
+        security=Security(capabilities_required=("filesystem-read", "filesystem-write", "script-execution")),
+    )
+    plan = SandboxPlan(agent=spec.name, run=RunId("r"), root=str(root), rights=compile_rights(spec, load_catalogue()))
+    user = FIRST_USER if os.getuid() == 0 else None
+    if user is not None:
+        give_to(user, [str(root)])
+    confinement = folder / "confinement.json"
+    confinement.write_text(json.dumps(confinement_of(plan, user)))
+    package = str(Path(toka_runtime.__file__).parent.parent)
+    return Server(sys.executable, "-I", "-S", str(WARM / "ours.py"), package, str(confinement))
 
 
-def wait(pid: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code == 0, f"ended with {code}"
+def sandlock(root: Path) -> Server | None:
+    """None where the package is not there. It is looked for in SANDLOCK_PYTHON, an interpreter that has it."""
+    python = os.environ.get("SANDLOCK_PYTHON", sys.executable)
+    server = Server(python, str(WARM / "sandlock_.py"), str(root))
+    if not (version := server.line()):
+        server.close()
+        print("sandlock: not measured, it is not installed here (`pip install sandlock`, and SANDLOCK_PYTHON)")
+        return None
+    print(f"sandlock {version}: a warm Python process, reads of /usr and /etc   (no namespaces: no own /proc, no root)")
+    return server
 
 
-def start_up(candidates: dict[str, Start]) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
+def start_up(candidates: dict[str, Run]) -> None:
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(ROUNDS):
-        for name, start in candidates.items():
-            began = time.perf_counter()
-            wait(start([TRUE], null))
-            times[name].append((time.perf_counter() - began) * 1000)
-    os.close(null)
+        for name, run in candidates.items():
+            times[name].append(run([TRUE], os.devnull))
     floor = statistics.median(times["bare"])
     print(f"\nstart of `true` until it has ended, ms: median of {ROUNDS} (best), ratio to bare")
     for name, found in times.items():
         middle = statistics.median(found)
-        row(name, f"{middle:.1f} ({min(found):.1f})", f"{middle / floor:.1f} ×")
+        row(name, median_ms(found), f"{middle / floor:.1f} ×")
 
 
-def system_calls(candidates: dict[str, Start], path: Path) -> None:
+def system_calls(candidates: dict[str, Run], path: Path, out: Path) -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
     for _ in range(CALL_ROUNDS):
-        for name, start in candidates.items():
-            reading, writing = os.pipe()
-            pid = start([PYTHON, "-I", "-S", "-c", CALLS, str(path)], writing)
-            os.close(writing)
-            with os.fdopen(reading) as pipe:
-                found[name].append(json.loads(pipe.read()))
-            wait(pid)
+        for name, run in candidates.items():
+            out.write_text("")
+            run([PYTHON, "-I", "-S", "-c", CALLS, str(path)], str(out))
+            found[name].append(json.loads(out.read_text()))
     print(f"\none system call from Python, µs, the loop subtracted: best of {CALL_ROUNDS} × 20 000")
     row("", *candidates)
     best = {
@@ -170,9 +172,24 @@ async def ready(server: ForkServer, folder: Path, number: int) -> AgentProcess:
     return process
 
 
+async def true_as_a_tool_call(process: AgentProcess, root: str) -> float:
+    """A child of the shim's with the rights of this call, a shell in it, and the program."""
+    request = ToolRequest(call=CallId("c"), tool="run_command", arguments={"command": TRUE}, root=root, timeout_s=10.0)
+    began = time.perf_counter()
+    outcome = await process.run_tool(request, lambda stream, data: None)
+    took = (time.perf_counter() - began) * 1000
+    assert outcome.ok, outcome.content
+    return took
+
+
+def median_ms(times: list[float]) -> str:
+    return f"{statistics.median(times):.1f} ({min(times):.1f})"
+
+
 async def agents(folder: Path, count: int) -> None:
     servers = {"unconfined": ForkServer(), "confined": ForkServer(confine=True)}
     one: dict[str, list[float]] = {name: [] for name in servers}
+    command: dict[str, list[float]] = {name: [] for name in servers}
     for server in servers.values():
         await server.start()
     for _ in range(ROUNDS // 2):
@@ -180,6 +197,7 @@ async def agents(folder: Path, count: int) -> None:
             began = time.perf_counter()
             process = await ready(server, folder, 0)
             one[name].append((time.perf_counter() - began) * 1000)
+            command[name].append(await true_as_a_tool_call(process, str(folder / "0")))
             await process.kill()
     many: dict[str, float] = {}
     memory: dict[str, float] = {}
@@ -197,40 +215,14 @@ async def agents(folder: Path, count: int) -> None:
         await server.aclose()
     print("\nagents through the fork server: shim and worker, launch to ready")
     row("", *servers)
-    row("one, ms: median (best)", *(f"{statistics.median(t):.1f} ({min(t):.1f})" for t in one.values()))
+    row("one, ms: median (best)", *(median_ms(times) for times in one.values()))
+    row("`true` as a tool call of it, ms: median (best)", *(median_ms(times) for times in command.values()))
     row(f"{count} at once, all ready, s", *(f"{many[name]:.2f}" for name in servers))
     row(f"memory of each of {count}, PSS, MiB", *(f"{memory[name]:.2f}" for name in servers))
     row(f"{count} killed at once, proven, ms", *(f"{killed[name]:.0f}" for name in servers))
 
 
-def decisions() -> None:
-    catalogue = load_catalogue()
-    spec = AgentSpec(
-        name=AgentName("bench"), security=Security(capabilities_required=("filesystem-write", "cargo-execution"))
-    )
-    rights = compile_rights(spec, catalogue)
-    cases: dict[str, Callable[[int], Operation]] = {
-        "write inside (allowed)": lambda n: Operation(kind=OperationKind.WRITE, target=f"src/{n}/lib.rs"),
-        "write outside (denied)": lambda n: Operation(kind=OperationKind.WRITE, target=f"/etc/{n}"),
-        "program (allowed)": lambda n: Operation(kind=OperationKind.EXECUTE, target="", argv=("cargo", f"t{n}")),
-        "host (denied)": lambda n: Operation(kind=OperationKind.CONNECT, target=f"h{n}.example.com:443"),
-    }
-    print("\none decision of the broker, µs: median of 2000 (99th percentile)")
-    for name, make in cases.items():
-        times: list[float] = []
-        for operation in [make(number) for number in range(2000)]:
-            began = time.perf_counter()
-            decide(operation, rights, catalogue.remedies)
-            times.append((time.perf_counter() - began) * 1e6)
-        times.sort()
-        row(name, f"{statistics.median(times):.1f} ({times[1980]:.1f})")
-
-
 def main(count: int) -> None:
-    kernel.adopt_orphans()
-    # As the fork server does: a collection in a child would copy every page that it looks at.
-    gc.freeze()
-    gc.disable()
     who = "root" if os.getuid() == 0 else "an ordinary user"
     load = os.getloadavg()[0]
     print(
@@ -242,17 +234,24 @@ def main(count: int) -> None:
         root = folder / "root"
         root.mkdir()
         (root / "file").write_text("x")
-        candidates: dict[str, Start] = {"bare": bare}
+        candidates: dict[str, Run] = {"bare": bare}
         if shutil.which("bwrap"):
             version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.strip()
             print(f"{version}: --unshare-all --ro-bind / /   (no path rules, no call filter, all of / readable)")
             candidates["bwrap"] = bwrap
-        candidates["ours"] = partial(Ours(root).start)
+        servers = [sandlock(root), ours(root, folder)]
+        for title, server in zip(("sandlock", "ours"), servers, strict=True):
+            if server is not None:
+                candidates[title] = server.run
         start_up(candidates)
         root.chmod(0o755)
-        system_calls(candidates, root / "file")
+        system_calls(candidates, root / "file", folder / "figures")
+        for server in servers:
+            if server is not None:
+                server.close()
         asyncio.run(agents(folder, count))
-    decisions()
+    print("\none decision of the broker")
+    policy.decisions(load_catalogue())
 
 
 if __name__ == "__main__":
