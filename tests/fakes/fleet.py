@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fakes.client import FakeRuntimeClient
 from fakes.clock import FakeClock
+from fakes.events import host_protections
 from toka_runtime.protocol import capability as cap
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol import spec as sp
 from toka_runtime.protocol.ids import AgentName, CallId, ProcessRef, RunId
+from toka_runtime.protocol.protections import Protections
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import Budget, HostUsage, ResourceLimits, TokenUsage, Usage
 
@@ -80,6 +82,7 @@ def load(client: FakeRuntimeClient, provider: str = "rehearsal", note: str = BAN
             provider_note=note, state_dir="/home/op/.local/state/toka",
         )
     )  # fmt: skip
+    client.emit(ev.HostProbed(protections=host_protections()))
     for name, domain, priority in NAMES:
         tasks = 4 if priority is sp.Priority.CRITICAL else 3
         client.emit(ev.SpecLoaded(spec=spec(name, domain, priority, tasks), rights=rights()))
@@ -109,6 +112,9 @@ def start(client: FakeRuntimeClient, agent: str, number: int) -> RunId:
         ),
         agent,
     )  # fmt: skip
+    found = host_protections()
+    around = Protections(asked=sp.SandboxMode.REQUIRED, tier=found.tier, badges=found.badges)
+    client.emit(ev.ProtectionsInForce(protections=around), agent)
     change(client, agent, AgentState.RUNNING)
     client.emit(ev.TaskStateChanged(task=0, total=3, after=TaskState.RUNNING), agent)
     return run

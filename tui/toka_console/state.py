@@ -400,8 +400,11 @@ class ConsoleState:
         return sum(count for _, count in self._tokens) / TOKEN_WINDOW.total_seconds()
 
     def banner(self) -> str:
-        """What must be said loudly all the time, e.g. that no model is used."""
-        notes = (host.fleet.runtime.provider_note for host in self.hosts.values() if host.fleet.runtime is not None)
+        """What must be said loudly all the time: agents without walls, and that no model is used."""
+        notes = [host.fleet.runtime.provider_note for host in self.hosts.values() if host.fleet.runtime is not None]
+        names = [entry.view.name for entry in self.live() if entry.view.in_force and entry.view.in_force.unconfined]
+        if names:
+            notes.insert(0, f"UNCONFINED, with all rights of their user: {', '.join(names)}")
         return "  ".join(note for note in notes if note)
 
     def link_of(self, key: AgentKey) -> Link | None:

@@ -11,11 +11,13 @@ from textual.strip import Strip
 from toka_console import selectors
 from toka_console.format import glyphs, meters, units
 from toka_console.format.cells import Row, clip_left, wrap
+from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.states import LIVE, TaskState, Verdict
 
 if TYPE_CHECKING:
     from toka_console.session import Session
     from toka_console.state import AgentEntry
+    from toka_runtime.protocol.protections import Badge, Protections
     from toka_runtime.protocol.snapshot import TaskView
 
 _LABEL = 10
@@ -71,15 +73,49 @@ def identity(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
 
 
 def protections(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
-    """What confines it now."""
+    """What is around its newest run: the six badges, then each with what holds it, why it is not stronger, the fix."""
     view, palette = entry.view, session.palette
-    if not view.protections and view.state not in LIVE:
+    found = view.in_force
+    if found is None and not view.protections and view.state not in LIVE:
         return []
-    texts = view.protections or ("nothing but its user's rights",)
-    style = palette.good if view.protections else palette.warn
-    rows = [piece for text in texts for piece in wrap(text, width - 2)]
-    lines = [Row(width, palette.base).gap().add(row, style).strip() for row in rows]
-    return [heading("PROTECTIONS", session, width), *lines]
+    lines = [heading("PROTECTIONS", session, width)]
+    if found is None or not found.badges:
+        lines += fact("badges", "not known: the host was not probed yet", session, width, palette.muted)
+    else:
+        lines.append(_badge_row(found, session, width))
+    if found is not None and found.unconfined:
+        lines += fact("UNCONFINED", found.unconfined, session, width, palette.bad)
+    for badge in found.badges if found is not None else ():
+        lines += _badge_lines(badge, session, width)
+    if view.protections:
+        lines += fact("walls", ", ".join(view.protections), session, width, palette.muted)
+    if found is not None:
+        lines += fact("denials", found.observation.value, session, width, palette.muted)
+    return lines
+
+
+def _badge_row(found: Protections, session: Session, width: int) -> Strip:
+    palette = session.palette
+    row = Row(width, palette.base).gap()
+    if found.tier is not None:
+        row.add(f"tier {found.tier.value}", palette.strong).gap()
+    for badge in found.badges:
+        shown = glyphs.STRENGTH[badge.strength]
+        row.add(f"{shown.glyph} {badge.area.value}", palette.role(shown.role)).gap()
+    return row.strip()
+
+
+def _badge_lines(badge: Badge, session: Session, width: int) -> list[Strip]:
+    palette, shown = session.palette, glyphs.STRENGTH[badge.strength]
+    text = f"{shown.word}: {badge.mechanism}" if badge.mechanism else shown.word
+    lines = fact(f"{shown.glyph} {badge.area.value}", text, session, width, palette.role(shown.role))
+    if badge.strength is Strength.ENFORCED:
+        return lines
+    lines += fact("", badge.effect, session, width)
+    for label, more in (("because", badge.reason), ("fix", badge.fix)):
+        if more:
+            lines += fact("", f"{label}: {more}", session, width, palette.muted)
+    return lines
 
 
 def gauges(entry: AgentEntry, session: Session, width: int) -> list[Strip]:

@@ -30,9 +30,10 @@ def facts(entry: DenialEntry, session: Session, width: int) -> list[Strip]:
         lines += fact("hint", denial.hint, session, width, palette.info)
     needs = denial.capability or "no capability would allow it"
     lines += fact("needs", needs, session, width, palette.warn)
-    lines += fact("agent", f"{entry.key.name} on {entry.key.host}  run {entry.run or 'none'}", session, width)
-    if entry.task >= 0:
-        lines += fact("task", str(entry.task + 1), session, width)
+    task = f"  task {entry.task + 1}" if entry.task >= 0 else ""
+    lines += fact("agent", f"{entry.key.name} on {entry.key.host}  run {entry.run or 'none'}{task}", session, width)
+    if operation.tool or operation.call:
+        lines += fact("call", f"{operation.tool}  {operation.call}".strip(), session, width)
     times = f"×{entry.count}  first {units.clock_time(entry.first_at)}  last {units.clock_time(entry.at)}"
     lines += fact("times", times, session, width)
     if operation.argv:
@@ -48,7 +49,6 @@ def page(entry: DenialEntry, call: Tool | None, looking: bool, session: Session,
         text = "reading the log …" if looking else "the call is not in the runtime's log"
         return [*lines, Row(width, palette.base).gap().add(text, palette.muted).strip()]
     lines += entry_rows(call, width, palette)[:1]
-    lines += fact("call", call.call, session, width)
     lines += fact("asked", units.clock_time(call.at), session, width)
     for name, value in call.arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

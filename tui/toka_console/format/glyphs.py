@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.states import AgentState, TaskState, Verdict
 
 
@@ -55,3 +56,10 @@ OUTCOME: dict[str, Badge] = {
     "cancelled": Badge("■", "cancelled", "warn"),
     "unknown": Badge("?", "unknown", "warn"),
 }
+
+STRENGTH: dict[Strength, Badge] = {
+    Strength.ENFORCED: Badge("●", "enforced", "good"),
+    Strength.APPROXIMATE: Badge("◐", "approximate", "warn"),
+    Strength.NONE: Badge("○", "none", "bad"),
+}
+"""How well something is held."""

@@ -40,7 +40,10 @@ class Header(Pane):
         state = self.session.state
         if state is None:
             return self.session.phase
-        return self.session.phase, tuple((id(host.fleet.runtime), host.link) for host in state.hosts.values())
+        hosts = state.hosts.values()
+        return self.session.phase, tuple(
+            (id(host.fleet.runtime), id(host.fleet.protections), host.link) for host in hosts
+        )
 
     def content(self, width: int, height: int) -> list[Strip]:
         palette = self.palette
@@ -81,6 +84,8 @@ class Header(Pane):
             if runtime is not None:
                 parts.append((clip_left(runtime.workspace, 44), palette.bar_muted))
                 parts.append((runtime.provider, palette.bar_muted))
+            if (found := host.fleet.protections) is not None:
+                parts.append((f"tier {found.tier.value}", palette.bar if found.sandbox else palette.key))
             link = host.link
             up = link.state.value == "up"
             parts.append(
@@ -97,7 +102,7 @@ class Header(Pane):
 
 
 class Banner(Pane):
-    """What must be said loudly all the time (no model is used)."""
+    """What must be said loudly all the time (an agent runs unconfined, no model is used)."""
 
     def depends(self) -> Hashable:
         return self.session.state.banner() if self.session.state is not None else ""
