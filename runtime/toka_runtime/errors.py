@@ -89,6 +89,12 @@ class SandboxUnavailable(ProcessError):
     code = "sandbox.unavailable"
 
 
+class LimitUnenforceable(ProcessError):
+    """A limit cannot be held exactly on this host, and the spec says `strict`."""
+
+    code = "limits.unenforceable"
+
+
 class ProtocolError(TokaError):
     """A peer (worker, gateway, bridge) said something that the protocol does not allow."""
 

@@ -13,17 +13,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.broker.gate import Gate, ToolReply
 from toka_runtime.clock import SystemClock
+from toka_runtime.limits.kernel_log import KernelLog
+from toka_runtime.limits.tree_watch import Folders, TreeWatch
+from toka_runtime.limits.watch import LimitWatch
 from toka_runtime.policy.catalogue import load_catalogue
 from toka_runtime.policy.rules import compile_rights
-from toka_runtime.protocol.events import Event, OperationDenied, Stream
+from toka_runtime.protocol.events import Event, LimitReached, OperationDenied, Stream
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.protocol.spec import AgentSpec, ScopedGrant, Security
 from toka_runtime.protocol.usage import ResourceLimits
 from toka_runtime.sandbox import landlock
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, ToolOutcome, ToolRequest
+from toka_runtime.supervisor.limits_watch import ends_run
 
 ALL = ("filesystem-read", "filesystem-write", "script-execution")
 CANARY = "canary-5f1c0e"
@@ -67,8 +72,18 @@ class Cell:
         self.outside = self.folder.parent
         self.events: list[Event] = []
         self.text: list[str] = []
+        self.reached: list[LimitReached] = []
+        self.ended = asyncio.Event()
+        """It was killed for a limit."""
         self._calls = 0
         self._heard = asyncio.Event()
+
+    async def limit_reached(self, event: LimitReached) -> None:
+        """What a supervisor does about it, in short."""
+        self.reached.append(event)
+        if ends_run(event) is not None and not self.ended.is_set():
+            self.ended.set()
+            await self.agent.kill()
 
     async def heard(self) -> None:
         """Returns when there is more output of a call in `text`."""
@@ -185,7 +200,24 @@ async def cell(
         own_folder=own,
     )
     agent = await server.launch(plan)
+    found = Cell(agent, plan)
+    watching = LimitWatch(SystemClock())
+    log = KernelLog()
+    watch = TreeWatch(
+        agent.process,
+        plan.limits,
+        agent.held,
+        Folders((plan.root, *plan.scratch)),
+        processes_held=agent.confined,
+        kernel_log=log,
+        now=SystemClock().monotonic(),
+    )
+    watching.add(watch, found.limit_reached, agent.brake)
+    running = spawn(watching.run())
     try:
-        yield Cell(agent, plan)
+        yield found
     finally:
+        await cancel_and_wait(running)
+        found.reached += await watching.remove(watch)
+        log.close()
         assert (await agent.kill()).confirmed

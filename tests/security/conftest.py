@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.cell import Cell, can_confine, cell, place
+from toka_runtime.limits.enforcer import Enforcer
 from toka_runtime.sandbox.launcher import ForkServer
 
 
@@ -24,9 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def server() -> AsyncIterator[ForkServer]:
-    server = ForkServer(confine=True)
+    enforcer = Enforcer.open()
+    server = ForkServer(confine=True, enforcer=enforcer)
     yield server
     await server.aclose()
+    enforcer.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

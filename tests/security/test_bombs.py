@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import resource
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from fakes.cell import Cell, cell
 from toka_runtime.aio import spawn
+from toka_runtime.protocol.limits import LimitName, LimitOutcome
 from toka_runtime.protocol.usage import ResourceLimits
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.tree import members
@@ -20,6 +22,7 @@ LIMITS = ResourceLimits(processes=48, memory_bytes=256 * MIB, disk_bytes=16 * MI
 
 async def test_a_fork_bomb_meets_the_limit(server: ForkServer, base: Path, neighbour: Cell) -> None:
     async with cell(server, base, limits=LIMITS) as agent:
+        held = agent.agent.held.mechanism(LimitName.PROCESSES)
         told = await agent.python("""
 born, problem = 0, ""
 for _ in range(200):
@@ -37,6 +40,10 @@ tell([born, problem])
         assert told[0] < 48
         assert await agent.answers()
         assert len(members(agent.agent.process.pid)) == 1
+    if held:
+        assert [(event.limit, event.outcome) for event in agent.reached] == [
+            (LimitName.PROCESSES, LimitOutcome.REFUSED)
+        ]
 
 
 async def test_the_shells_fork_bomb_can_be_killed(server: ForkServer, base: Path, neighbour: Cell) -> None:
@@ -77,18 +84,43 @@ except MemoryError:
         assert await agent.answers()
 
 
-@pytest.mark.xfail(strict=True, reason="without a memory cgroup shared memory counts for no limit of a process")
-@pytest.mark.parametrize(
-    "eat",
-    [
-        "__import__('mmap').mmap(-1, 512 << 20, 0x21) and None",
-        "[os.truncate(os.memfd_create('x'), 15 << 20) for _ in range(40)] and None",
-    ],
-)
-async def test_shared_memory_meets_the_limit(server: ForkServer, base: Path, eat: str) -> None:
-    """Asked for, not touched: nothing of the machine is used up here."""
+SHARED = {
+    "mapped": """
+held = mmap.mmap(-1, 400 << 20, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+for page in range(0, 400 << 20, 4096):
+    held[page] = 1
+""",
+    "descriptors": """
+for _ in range(28):
+    os.write(os.memfd_create("x"), b"x" * (15 << 20))
+""",
+    "processes": """
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(b"x" * (100 << 20))
+        time.sleep(60)
+""",
+}
+
+
+@pytest.mark.parametrize("how", SHARED)
+async def test_memory_of_a_whole_tree_meets_the_limit(
+    server: ForkServer, base: Path, neighbour: Cell, how: str
+) -> None:
+    """What counts for no process's own limit counts for its agent: it ends, and the culprit is named."""
     async with cell(server, base, limits=LIMITS) as agent:
-        assert await agent.python(f"tell(attempt(lambda: {eat}))") in {"ENOMEM", "EPERM", "ENOSPC"}
+        held = agent.agent.held.mechanism(LimitName.MEMORY)
+        eating = spawn(agent.python(f"import mmap\n{SHARED[how]}\ntime.sleep(60)"))
+        async with asyncio.timeout(20):
+            await agent.ended.wait()
+        eating.cancel()
+        assert await neighbour.answers()
+    event = agent.reached[0]
+    assert (event.limit, event.allowed) == (LimitName.MEMORY, 256 * MIB)
+    assert event.culprit is not None
+    assert "python" in event.culprit.command
+    assert event.mechanism == (held or "watchdog")
+    assert event.used <= 256 * MIB if held else event.used > 256 * MIB
 
 
 async def test_open_files_meet_the_limit(agent: Cell, neighbour: Cell) -> None:
@@ -116,11 +148,42 @@ async def test_a_file_cannot_fill_the_disk(server: ForkServer, base: Path, how: 
         assert await agent.answers()
 
 
-@pytest.mark.xfail(strict=True, reason="the limit holds for each file; a folder's whole size is not bounded yet")
-async def test_many_files_cannot_fill_the_disk(server: ForkServer, base: Path) -> None:
+async def test_many_files_cannot_fill_the_disk(server: ForkServer, base: Path, neighbour: Cell) -> None:
     async with cell(server, base, limits=LIMITS) as agent:
-        await agent.sh("for n in 1 2 3; do head -c 15M /dev/zero > big$n; done")
-        assert sum(path.stat().st_size for path in agent.folder.iterdir()) <= 16 * MIB
+        filling = spawn(
+            agent.sh("n=0; while n=$((n+1)); [ $n -lt 400 ]; do head -c 10M /dev/zero > big$n || break; done")
+        )
+        async with asyncio.timeout(20):
+            await agent.ended.wait()
+        filling.cancel()
+        assert await neighbour.answers()
+        # 4 GB were meant; what was written until somebody looked is there.
+        assert sum(path.stat().st_size for path in agent.folder.iterdir()) < 2000 * MIB
+    event = agent.reached[0]
+    assert (event.limit, event.outcome, event.allowed) == (LimitName.DISK, LimitOutcome.EXCEEDED, 16 * MIB)
+
+
+async def test_a_processor_hog_keeps_to_its_share(server: ForkServer, base: Path, neighbour: Cell) -> None:
+    async with cell(server, base, limits=ResourceLimits(cpu_fraction=0.25)) as agent:
+        told = await agent.python("""
+began = time.monotonic()
+for _ in range(3):
+    if os.fork() == 0:
+        while True:
+            pass
+while time.monotonic() - began < 4:
+    time.sleep(0.1)
+os.killpg(0, 0)
+used = 0.0
+for pid in os.listdir("/proc"):
+    if pid.isdecimal():
+        fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+        used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+tell(used / (time.monotonic() - began))
+""")
+        assert await neighbour.answers()
+    assert told < 0.4
+    assert [(event.limit, event.outcome) for event in agent.reached[:1]] == [(LimitName.CPU, LimitOutcome.SLOWED)]
 
 
 @pytest.mark.parametrize("place", ["/dev/shm", "/tmp"])

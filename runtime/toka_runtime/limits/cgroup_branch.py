@@ -71,6 +71,10 @@ class Branch:
             raise
         return group
 
+    def remove(self, group: Path) -> bool:
+        """See `remove_group`."""
+        return remove_group(group, self._files)
+
     def mechanism(self, limit: LimitName) -> str:
         return f"cgroup v{self.version} {_FILES[self.version][limit]}"
 

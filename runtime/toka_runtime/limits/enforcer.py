@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from toka_runtime.limits.cgroup_branch import Branch, BranchV1, BranchV2, Counts, Figures, remove_group, remove_groups
+from toka_runtime.limits.cgroup_branch import Branch, BranchV1, BranchV2, Counts, Figures, remove_groups
 from toka_runtime.limits.cgroup_control import Freezer, Killer, KillerV1, KillerV2
-from toka_runtime.limits.cgroup_files import KERNEL, V1_CONTROLLERS, CgroupFiles, Places, own_places
+from toka_runtime.limits.cgroup_files import KERNEL, CgroupFiles, Places, own_places
 from toka_runtime.limits.proc_files import parse_stat
 from toka_runtime.protocol.ids import RunId
 from toka_runtime.protocol.limits import LimitName
@@ -25,8 +25,10 @@ _NAME = re.compile(r"toka-(\d+)-(\d+)-(\d+)(-runtime)?")
 class Held:
     """The control groups of one run. Without any (nothing to hold, or nothing here to hold it) all is empty."""
 
-    def __init__(self, groups: dict[Branch, Path], files: CgroupFiles = KERNEL) -> None:
+    def __init__(self, groups: dict[Branch, Path], files: CgroupFiles = KERNEL, *, processes: int = 0) -> None:
         self._groups = groups
+        self.processes = processes
+        """The figure for LimitName.PROCESSES."""
         self._files = files
         controlled = next(((branch, group) for branch, group in groups.items() if branch.controls), None)
         self.freezer: Freezer | None = controlled[0].freezer(controlled[1]) if controlled else None
@@ -37,6 +39,12 @@ class Held:
     def groups(self) -> tuple[str, ...]:
         """Folders: the first process of the tree writes itself into their `cgroup.procs`, before anything else."""
         return tuple(str(group) for group in self._groups.values())
+
+    @property
+    def name(self) -> str:
+        """The last two parts of the groups' paths: the same in every hierarchy, and nobody else's."""
+        group = next(iter(self._groups.values()), None)
+        return "" if group is None else "/".join(group.parts[-2:])
 
     @property
     def limits(self) -> frozenset[LimitName]:
@@ -68,7 +76,7 @@ class Held:
         """After the tree has ended. False: processes are left in a group; it is removed when the runtime ends, or by
         the next one. Blocking. Safe to call twice."""
         for branch, group in list(self._groups.items()):
-            if remove_group(group, self._files):
+            if branch.remove(group):
                 del self._groups[branch]
         return not self._groups
 
@@ -107,19 +115,19 @@ class Enforcer:
             problems.append("cgroup v2 is not mounted")
         else:
             try:
-                branches.append(v2 := BranchV2(places.v2, name, files))
+                v2 = BranchV2(places.v2, name, files)
+                branches.append(_tried(v2))
                 problems += [v2.problem] if v2.problem else []
             except OSError as error:
                 problems.append(f"{places.v2}: {error.strerror}")
-        held = {limit for branch in branches for limit in branch.holds}
-        for controller in V1_CONTROLLERS:
-            needed = not branches or not branches[0].controls if controller == "freezer" else True
-            if controller not in places.v1 or not needed:
+        for controller, folder in places.v1.items():
+            if controller == "freezer" and branches:
+                # Version 2 freezes and kills without any controller.
                 continue
             try:
-                branches.append(BranchV1(places.v1[controller], name, controller, files))
+                branches.append(_tried(BranchV1(folder, name, controller, files)))
             except OSError as error:
-                problems.append(f"{places.v1[controller]}: {error.strerror}")
+                problems.append(f"{folder}: {error.strerror}")
         held = {limit for branch in branches for limit in branch.holds}
         whole = held >= {LimitName.MEMORY, LimitName.CPU, LimitName.PROCESSES}
         return cls(branches, files, "" if whole else "; ".join(problems))
@@ -144,7 +152,7 @@ class Enforcer:
         except OSError:
             Held(groups, self._files).close()
             raise
-        return Held(groups, self._files)
+        return Held(groups, self._files, processes=processes)
 
     def close(self) -> None:
         """Remove the runtime's branches; what still runs in them is killed. Safe to call twice."""
@@ -152,6 +160,16 @@ class Enforcer:
         for branch in branches:
             with suppress(OSError):
                 branch.close()
+
+
+def _tried(branch: Branch) -> Branch:
+    """It holds what it says: a group was made and limited. Raises OSError; nothing is left then."""
+    try:
+        branch.remove(branch.add("probe", Figures(1 << 30, 1.0, 100)))
+    except OSError:
+        branch.close()
+        raise
+    return branch
 
 
 def _wanted(branch: Branch, figures: Figures) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from toka_runtime.limits.proc_files import (
@@ -37,6 +38,8 @@ class TreeMeter:
         self._cpu_s = 0.0
         self._read_bytes = self._written_bytes = 0
         self._sampled_at: float | None = None
+        self._heaviest = (0, 0)
+        self._prolific = 0
 
     def sample(self) -> Usage:
         """Never raises. When the tree has ended: no processes, and the last known totals."""
@@ -50,6 +53,8 @@ class TreeMeter:
         fraction = (cpu_s - self._cpu_s) / passed if passed > 0 else 0.0
         self._cpu_s, self._sampled_at = cpu_s, now
         memory, is_pss = self._memory(tree)
+        families = Counter(stat.parent for stat in tree.values() if stat.parent != self._root.pid)
+        self._prolific = families.most_common(1)[0][0] if families else 0
         self._count_bytes(tree)
         return Usage(
             cpu_fraction=fraction,
@@ -61,6 +66,21 @@ class TreeMeter:
             read_bytes=self._read_bytes,
             written_bytes=self._written_bytes,
         )
+
+    @property
+    def heaviest(self) -> tuple[int, int]:
+        """(pid, bytes) of the process that had most memory at the last sample; pid 0: there was none."""
+        return self._heaviest
+
+    @property
+    def prolific(self) -> int:
+        """Pid of the process that had most children at the last sample, the root aside; 0: there was none."""
+        return self._prolific
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the last sample."""
+        return tuple(self._known)
 
     def close(self) -> None:
         """Safe to call twice; a later `sample` opens what it needs again."""
@@ -103,12 +123,15 @@ class TreeMeter:
 
     def _memory(self, tree: dict[int, Stat]) -> tuple[int, bool]:
         total, all_proportional = 0, bool(tree)
+        self._heaviest = (0, 0)
         for pid, stat in tree.items():
             if stat.state in "ZX":
                 continue
             proportional = self._known[pid].pss(stat) if stat.resident_bytes <= MAX_PSS_RESIDENT_BYTES else None
             all_proportional = all_proportional and proportional is not None
-            total += stat.resident_bytes if proportional is None else proportional
+            memory = stat.resident_bytes if proportional is None else proportional
+            total += memory
+            self._heaviest = max(self._heaviest, (pid, memory), key=lambda found: found[1])
         return total, all_proportional
 
     def _count_bytes(self, tree: dict[int, Stat]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from toka_runtime.limits.defaults import OUTPUT_BYTES
+from toka_runtime.limits.enforcer import Held
 from toka_runtime.protocol.capability import OperationKind, Rights
 from toka_runtime.protocol.ids import AgentName, CallId, ProcessRef, RunId
 from toka_runtime.protocol.limits import OnLimit
@@ -67,7 +68,6 @@ class ToolOutcome(Model):
     """Where the kernel or the tool refused an access that policy had allowed: the exact target."""
 
 
-OutputChunk = Callable[[Literal["stdout", "stderr"], bytes], None]
 class KernelRefusal(Model):
     """What a process of a call tried and the kernel refused, as its observer saw it."""
 
@@ -79,8 +79,9 @@ class KernelRefusal(Model):
     count: int = 1
 
 
-
+OutputChunk = Callable[[Literal["stdout", "stderr"], bytes], None]
 RefusalSink = Callable[[KernelRefusal], Awaitable[None]]
+
 
 class ToolRunner(Protocol):
     async def run_tool(
@@ -122,6 +123,9 @@ class AgentProcess(ToolRunner, Protocol):
 
     process: ProcessRef
     worker_pid: int
+    confined: bool
+    held: Held
+    """The control groups that it is in."""
     protections: tuple[str, ...]
     channel: WorkerChannel
     listener: socket.socket | None
@@ -130,6 +134,11 @@ class AgentProcess(ToolRunner, Protocol):
     async def pause(self) -> StopProof: ...
 
     async def resume(self) -> StopProof: ...
+
+    async def brake(self, still: bool) -> None:
+        """Make it stand still for a moment, or run again, where a limit asks for it: no pause, and no proof. An
+        operator's pause goes before. Never raises."""
+        ...
 
     async def kill(self) -> StopProof:
         """The whole tree, now, also while paused; proven empty, survivors named."""

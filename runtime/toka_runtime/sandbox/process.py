@@ -30,7 +30,7 @@ from toka_runtime.sandbox.plan import (
 )
 from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, Refused, process_end
 from toka_runtime.sandbox.tool_call import ToolCall
-from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, kill_subtree, proc_stat, stop_tree
+from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, continue_tree, kill_subtree, proc_stat, stop_tree
 
 TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
@@ -101,6 +101,9 @@ class ShimProcess:
         self._tools: dict[int, asyncio.Future[int]] = {}
         self._proof: StopProof | None = None
         self._killing: asyncio.Task[StopProof] | None = None
+        self._braked = False
+        self._stopping = asyncio.Lock()
+        """Held by whoever stops the tree or lets it go."""
         self._running = asyncio.Event()
         self._running.set()
         self._paused_s = 0.0
@@ -175,9 +178,6 @@ class ShimProcess:
             if not ended.done():
                 await to_the_end(self._end_tool(number))
             self._tools.pop(number, None)
-
-    async def _tool_exit(self, call: int) -> int:
-        """The exit code of a tool that has closed its socket."""
             if hearing is not None:
                 await to_the_end(_heard(hearing))
             for channel in channels:
@@ -195,6 +195,9 @@ class ShimProcess:
         except BaseException:
             ours.close()
             raise
+
+    async def _tool_exit(self, call: int) -> int:
+        """The exit code of a tool that has closed its socket."""
         ended = self._tools[call]
         await asyncio.wait([ended], timeout=ANSWER_S)
         if not ended.done() or self._control.closed or self._killing is not None:
@@ -230,6 +233,10 @@ class ShimProcess:
     # -- pause, resume, stop, kill --------------------------------------------------------------------------------
 
     async def pause(self) -> StopProof:
+        async with self._stopping:
+            return await self._pause()
+
+    async def _pause(self) -> StopProof:
         began = time.monotonic()
         if self._running.is_set():
             self._running.clear()
@@ -243,6 +250,18 @@ class ShimProcess:
             raise
 
     async def resume(self) -> StopProof:
+        async with self._stopping:
+            return await self._resume()
+
+    async def brake(self, still: bool) -> None:
+        async with self._stopping:
+            if still == self._braked or not self._running.is_set() or self._proof is not None:
+                return
+            self._braked = still
+            await asyncio.to_thread(stop_tree if still else continue_tree, self.process.pid)
+
+    async def _resume(self) -> StopProof:
+        self._braked = False
         began = time.monotonic()
         proof = _proof(await self._ask("continue", PAUSE_ANSWER_S), began)
         if not self._running.is_set():
@@ -404,6 +423,15 @@ class ShimProcess:
             self._pidfd = -1
 
 
+async def _heard(hearing: asyncio.Task[None]) -> None:
+    """The observer has ended with its call; what it told last is still passed on. Raises what the listener raised."""
+    await asyncio.wait([hearing], timeout=ANSWER_S)
+    if hearing.done():
+        hearing.result()
+    else:
+        await cancel_and_wait(hearing)
+
+
 def _proof(answer: Message, began: float, more: int = 0) -> StopProof:
     """`more`: processes beside those that the shim counted (the shim itself)."""
     return StopProof(
@@ -423,15 +451,6 @@ def _proof_of(swept: Swept, began: float) -> StopProof:
         duration_ms=(time.monotonic() - began) * 1000,
         survivors=swept.survivors,
     )
-async def _heard(hearing: asyncio.Task[None]) -> None:
-    """The observer has ended with its call; what it told last is still passed on. Raises what the listener raised."""
-    await asyncio.wait([hearing], timeout=ANSWER_S)
-    if hearing.done():
-        hearing.result()
-    else:
-        await cancel_and_wait(hearing)
-
-
 
 
 def _outer_pid(shim: int, inner: int) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 from toka_runtime.aio import see_through, spawn
 from toka_runtime.errors import (
     CommandRefused,
+    LimitUnenforceable,
     ModelError,
     ProcessError,
     SandboxUnavailable,
@@ -17,6 +19,7 @@ from toka_runtime.errors import (
     WorkspaceError,
 )
 from toka_runtime.limits.meter import TreeMeter
+from toka_runtime.limits.tree_watch import TreeWatch
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.events import (
     AgentStateChanged,
@@ -29,11 +32,13 @@ from toka_runtime.protocol.events import (
     WorkspaceReady,
 )
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
+from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.spec import AgentSpec, RestartPolicy, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
 from toka_runtime.sandbox.in_force import protections_in_force
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
+from toka_runtime.supervisor.limits_watch import Reactions, ends_run
 from toka_runtime.supervisor.run import RunOutcome, perform
 from toka_runtime.supervisor.services import RunVoice, Services
 from toka_runtime.supervisor.session import WorkerDied
@@ -65,6 +70,8 @@ class Agent:
         self.attempt = 0
         self.process: AgentProcess | None = None
         self.meter: TreeMeter | None = None
+        self._watch: TreeWatch | None = None
+        self._reactions = Reactions(self._record, self._stands, self._limit_reached)
         self.gate = PauseGate()
         self._services = services
         self._life: asyncio.Task[None] | None = None
@@ -112,7 +119,7 @@ class Agent:
 
     # -- what an operator does ------------------------------------------------------------------------------------
 
-    async def pause(self) -> StopProof:
+    async def pause(self, reason: StopReason = StopReason.OPERATOR, why: str = "") -> StopProof:
         """Freeze the whole tree. The gate closes first: no model request starts after this begins."""
         if self.state is not AgentState.RUNNING or self.process is None:
             raise CommandRefused(f"agent {self.name} is {self.state}, only a running agent can be paused")
@@ -127,7 +134,7 @@ class Agent:
             detail = (
                 f"{proof.processes} processes stopped by {proof.mechanism} in {proof.duration_ms:.1f} ms, {confirmed}"
             )
-            await self._change(AgentState.PAUSED, StopReason.OPERATOR, detail)
+            await self._change(AgentState.PAUSED, reason, f"{why}; {detail}" if why else detail)
         return proof
 
     async def resume(self) -> StopProof:
@@ -172,6 +179,26 @@ class Agent:
         self._life.cancel()
         await asyncio.wait([self._life])
         return proof
+
+    # -- what its limits do -----------------------------------------------------------------------------------------
+
+    def _stands(self) -> bool:
+        return self._ending is not None or self.state in (AgentState.PAUSED, AgentState.STOPPING)
+
+    async def _limit_reached(self, reason: StopReason, detail: str) -> None:
+        """It cannot stay within that limit: it ends or pauses, as its spec says."""
+        process = self.process
+        if process is None or self._ending is not None:
+            return
+        if self.spec.security.on_limit is OnLimit.PAUSE:
+            # Not running any more, or ending by itself: then there is nothing to pause.
+            with suppress(CommandRefused, ProcessError):
+                await self.pause(reason, detail)
+            return
+        self._ending = ending = _Ending(AgentState.FAILED, reason, detail)
+        await process.kill()
+        if self._ending is ending and self.process is process and self._life is not None:
+            self._life.cancel()
 
     # -- a life: one request, perhaps several runs ----------------------------------------------------------------
 
@@ -248,6 +275,7 @@ class Agent:
             root=str(workspace.path),
             rights=self.rights,
             limits=self.spec.security.limits,
+            on_limit=self.spec.security.on_limit,
             mode=self.spec.security.sandbox,
             environment=workspace.environment,
             scratch=(str(workspace.scratch),),
@@ -256,6 +284,7 @@ class Agent:
         )
         process, unconfined = await self._launch(plan, voice)
         self.process = process
+        self._watch = self._services.guard.watch(process, plan, self._reactions)
         self.meter = TreeMeter(process.process)
         await voice.emit(
             ProcessStarted(process=process.process, worker_pid=process.worker_pid, protections=process.protections)
@@ -291,6 +320,7 @@ class Agent:
                     f"{self.name} asks to run unconfined", hint="allow it with --allow-unconfined, or set sandbox: true"
                 )
             return await self._launch_unconfined(plan, voice, "its spec says `sandbox: false`")
+        await voice.emit(self._services.guard.in_force(self.spec, confined=True))
         try:
             return await launcher.launch(plan), ""
         except SandboxUnavailable as error:
@@ -302,11 +332,17 @@ class Agent:
     async def _launch_unconfined(self, plan: SandboxPlan, voice: RunVoice, why: str) -> tuple[AgentProcess, str]:
         message = f"{self.name} runs UNCONFINED, with all rights of its user: {why}"
         await voice.emit(Noticed(level=Level.WARNING, code="sandbox.unconfined", message=message))
+        await voice.emit(self._services.guard.in_force(self.spec, confined=False))
         process = await self._services.launcher.launch(plan.model_copy(update={"mode": SandboxMode.NONE}))
         return process, why
 
     async def _clean_up(self, ending: _Ending) -> _Ending:
         process, self.process, self.meter = self.process, None, None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            reached = await self._services.guard.finish(watch, self._reactions)
+            if reached is not None and ending.state is AgentState.FAILED:
+                ending = _Ending(ending.state, ends_run(reached) or ending.reason, f"{reached.text}; {ending.detail}")
         if self._ending is not None:
             ending = self._ending
         if process is not None:
@@ -356,7 +392,7 @@ async def _joined(task: asyncio.Task[None]) -> None:
 
 def _reason(error: TokaError) -> StopReason:
     match error:
-        case SandboxUnavailable():
+        case SandboxUnavailable() | LimitUnenforceable():
             return StopReason.SANDBOX_UNAVAILABLE
         case WorkerDied():
             return StopReason.WORKER_DIED

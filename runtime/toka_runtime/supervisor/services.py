@@ -16,6 +16,7 @@ from toka_runtime.protocol.protections import HostProtections
 from toka_runtime.sandbox.plan import Launcher
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
+from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
 from toka_runtime.supervisor.output import OutputMerger
 from toka_runtime.supervisor.workspace import Workspaces
@@ -32,6 +33,7 @@ class Services:
     gateway: ModelGateway
     workspaces: Workspaces
     redactor: Redactor
+    guard: LimitGuard
     host: asyncio.Future[HostProtections | None]
     """What this host offers; not done while it is being tried, None where that failed."""
     on_failure: OnFailure

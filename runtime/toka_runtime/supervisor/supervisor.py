@@ -11,6 +11,7 @@ import toka_runtime
 from toka_runtime.aio import TaskOwner, see_through
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import CommandRefused, ProcessError, StoreError, TokaError
+from toka_runtime.limits.enforcer import Enforcer
 from toka_runtime.limits.host import HostMeter
 from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.llm.base import ModelGateway
@@ -50,6 +51,7 @@ from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
 from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.bus import Bus
+from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
 from toka_runtime.supervisor.output import OutputMerger
 from toka_runtime.supervisor.reports import Reporter
@@ -106,16 +108,19 @@ class Supervisor:
             store.post(_defect(name, error))
 
         wake = asyncio.Event()
+        # Before anything is started: what is started later follows this process into its control group.
+        enforcer = await asyncio.to_thread(Enforcer.open)
         services = Services(
             options=options,
             clock=clock,
             store=store,
             transcripts=Transcripts(store),
             output=output,
-            launcher=ForkServer(on_stderr=write_errors, confine=True),
+            launcher=ForkServer(on_stderr=write_errors, confine=True, enforcer=enforcer),
             gateway=gateway or Gateway(options.gateway, clock),
             workspaces=workspaces,
             redactor=redactor,
+            guard=LimitGuard(enforcer, clock, redact=redactor.text, on_failure=defect),
             host=asyncio.get_running_loop().create_future(),
             on_failure=defect,
             wake=wake.set,
@@ -144,6 +149,7 @@ class Supervisor:
         )
         self.began_at_seq = started.seq
         self._tasks.spawn(self._probe_host(), name="probe")
+        self.services.guard.start()
         self._tasks.spawn(self._schedule_forever(), name="scheduler")
         self._tasks.spawn(self._sample_forever(), name="sampler")
 
@@ -352,6 +358,7 @@ class Supervisor:
                     await close()
                 except TokaError as error:
                     errors.append(error)
+            await self.services.guard.aclose()
             self.services.output.close()
             for error in errors:
                 await self.notice(Level.ERROR, error.code, str(error))
