@@ -10,11 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -22,12 +20,11 @@ from typing import Any, NamedTuple
 from toka_runtime.sandbox import kernel, seccomp
 from toka_runtime.sandbox.observer_calls import CALLS, Act, Call, PathArgument, numbers
 from toka_runtime.sandbox.observer_report import Report
-from toka_runtime.sandbox.observer_rules import Attempt, Judge
+from toka_runtime.sandbox.observer_rules import Attempt, Judge, of_process
 from toka_runtime.sandbox.tree import kill_children
 
 TELL_S = 0.25
 """Repeated refusals are counted for so long."""
-_AT_ONCE = 64
 _MEMORIES = 64
 _PATH_BYTES, _FIRST_BYTES = 4096, 192
 _ADDRESS_BYTES = 128
@@ -76,9 +73,8 @@ def observe(
     # The child has the grace to end on its own; this one ends after it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     listener = _accept(ours)
-    end = os.pidfd_open(child)
     if listener is not None:
-        _Observer(listener, end, judge(), Report(reports)).run()
+        _Observer(listener, child, judge(), Report(reports)).run()
     _, status = os.waitpid(child, 0)
     kill_children(lambda pid, status: None)
     return _ended_alike(os.waitstatus_to_exitcode(status))
@@ -111,45 +107,45 @@ def _ended_alike(code: int) -> int:
 
 
 class _Observer:
-    def __init__(self, listener: int, end: int, judge: Judge, report: Report) -> None:
-        self._listener, self._end = listener, end
+    def __init__(self, listener: int, child: int, judge: Judge, report: Report) -> None:
+        self._listener, self._child = listener, child
         self._judge, self._report = judge, report
         self._names = numbers(os.uname().machine)
         self._memory = ProcessMemory()
         self._buffer = bytearray(_NOTIFICATION.size)
+        self._due = False
+        # Both handlers are Python's, which do not restart the call that they interrupt.
+        signal.signal(signal.SIGALRM, self._timer)
         with suppress(OSError):
             fcntl.ioctl(listener, _SET_FLAGS, _SAME_PROCESSOR)
 
     def run(self) -> None:
         """Until the observed child has ended."""
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._end, select.POLLIN)
-        tell_at = time.monotonic() + TELL_S
+        signal.setitimer(signal.ITIMER_REAL, TELL_S, TELL_S)
         while True:
-            ready = dict(poll.poll(TELL_S * 1000 if self._report.waiting else None))
-            if ready.get(self._listener, 0) & select.POLLIN:
-                self._serve(poll)
-            if time.monotonic() >= tell_at:
-                self._judge.forget()
-                self._report.tell_again()
-                tell_at = time.monotonic() + TELL_S
-            if self._end in ready:
-                self._report.finish()
-                os.close(self._listener)
-                return
-
-    def _serve(self, poll: select.poll) -> None:
-        for _ in range(_AT_ONCE):
             notification = self._receive()
-            if notification is None:
-                return
-            self._take(notification)
-            if not dict(poll.poll(0)).get(self._listener, 0) & select.POLLIN:
-                return
+            if notification is not None:
+                self._take(notification)
+                if not self._due:
+                    continue
+                self._due = False
+            # Woken: by the timer, or by the end of a child.
+            self._judge.forget()
+            self._report.tell_again()
+            if self._child_ended():
+                break
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._report.finish()
+        os.close(self._listener)
+
+    def _timer(self, number: int, frame: Any) -> None:
+        self._due = True
+
+    def _child_ended(self) -> bool:
+        return os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _receive(self) -> Notification | None:
-        """None when whoever waited has been interrupted meanwhile."""
+        """Waits. None when a signal came, nobody is left, or whoever waited has been interrupted meanwhile."""
         self._buffer[:] = _EMPTY
         try:
             fcntl.ioctl(self._listener, _RECEIVE, self._buffer, True)
@@ -180,8 +176,6 @@ class _Observer:
             with suppress(OSError, ValueError):
                 if valid and (refused := self._judge.judge(attempt)) is not None:
                     self._report.add(refused)
-            if attempt.folder is not None:
-                os.close(attempt.folder)
         if valid and address is not None:
             act = Act.BIND if notification.name == "bind" else Act.CONNECT
             if (refused := self._judge.judge_address(act, *address)) is not None:
@@ -201,16 +195,14 @@ class _Observer:
         pid, arguments = notification.pid, notification.arguments
         flags = self._flags(notification, call)
         path = os.fsdecode(self._memory.text(pid, arguments[argument.path]))
-        folder: int | None = None
-        if not path.startswith("/"):
-            number = _AT_FDCWD if argument.folder is None else _signed(arguments[argument.folder])
-            if not path and argument.act is not Act.EXECUTE:
-                raise ValueError("an empty path names nothing")
-            place = "cwd" if number == _AT_FDCWD else f"fd/{number}"
-            if not path:
-                return Attempt(argument.act, pid, f"/proc/{pid}/{place}", None)
-            folder = os.open(f"/proc/{pid}/{place}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return Attempt(argument.act, pid, path, folder, flags)
+        if path.startswith("/"):
+            return Attempt(argument.act, of_process(path, pid), flags)
+        number = _AT_FDCWD if argument.folder is None else _signed(arguments[argument.folder])
+        place = f"/proc/{pid}/cwd" if number == _AT_FDCWD else f"/proc/{pid}/fd/{number}"
+        if not path:
+            # Only an execution of an open file means something without a path.
+            return Attempt(argument.act, place, flags)
+        return Attempt(argument.act, f"{os.readlink(place)}/{path}", flags)  # noqa: PTH115  # no pathlib in a tool child
 
     def _flags(self, notification: Notification, call: Call) -> int:
         if notification.name == "creat":

@@ -18,6 +18,7 @@ from toka_runtime.sandbox.landlock import (
     EXECUTE,
     FILE_RIGHTS,
     MAKE_REG,
+    READ,
     READ_DIR,
     READ_FILE,
     REMOVE_FILE,
@@ -50,14 +51,18 @@ class Refused(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """On a path, with all that has to be read from the process while it waits."""
-
     act: Act
-    pid: int
     path: str
-    folder: int | None
-    """A descriptor of the folder that a relative path begins at."""
+    """Absolute, as the process that tries sees it; links and `..` are not resolved."""
     flags: int = 0
+
+
+class _Folder(NamedTuple):
+    real: str
+    """Without links."""
+    fixed: bool
+    """Read-only, and so is the way to it: whatever the agent does, names in it mean what they meant, and the rules
+    allow to read it all."""
 
 
 class PathRules:
@@ -69,9 +74,10 @@ class PathRules:
         self._rules: dict[str, int] = {}
         self._folders: dict[str, int] = {}
         for path, rights in accesses:
-            real = os.path.realpath(path)
-            kept = rights if os.path.isdir(real) else rights & FILE_RIGHTS  # noqa: PTH112  # no pathlib in a tool child
-            self._rules[real] = self._rules.get(real, 0) | kept
+            for flags, kept in ((os.O_DIRECTORY, rights), (0, rights & FILE_RIGHTS)):
+                if (real := _real(path, flags)) is not None:
+                    self._rules[real] = self._rules.get(real, 0) | kept
+                    break
 
     def allow(self, path: str, needed: int) -> bool:
         """`path`: absolute, without links."""
@@ -93,44 +99,66 @@ class PathRules:
 class Judge:
     """What the walls of one call refuse."""
 
-    def __init__(self, rules: PathRules, visible: Sequence[str], *, tcp: bool, port: int | None) -> None:
-        """`visible`: the folders and files of the view. `tcp`: Landlock's rules for TCP are in force, and allow only
-        to connect to `port`."""
+    def __init__(
+        self, rules: PathRules, visible: Sequence[str], fixed: Sequence[str], *, tcp: bool, port: int | None
+    ) -> None:
+        """`visible`: the folders and files of the view, `fixed` those that are read-only. `tcp`: Landlock's rules for
+        TCP are in force, and allow only to connect to `port`."""
         self._rules = rules
-        self._visible = tuple(dict.fromkeys((*visible, *_KERNEL_FOLDERS)))
+        self._visible = (*visible, *_KERNEL_FOLDERS)
+        self._fixed = tuple(fixed)
         self._tcp, self._port = tcp, port
-        self._fine: set[tuple[Act, str, int]] = set()
+        self._folders: dict[str, _Folder | None] = {}
+        self._absent: dict[str, str] = {}
 
     def forget(self) -> None:
-        """Links may have changed: what was found before is looked up again."""
-        self._fine.clear()
+        """Links may have changed: folders that the agent may write are looked up again."""
+        self._folders = {path: found for path, found in self._folders.items() if found is not None and found.fixed}
+        self._absent.clear()
 
     def judge(self, attempt: Attempt) -> Refused | None:
         """Call it when the attempt has been made: it then tells by what is there whether it went through. Takes a few
-        system calls, none of which waits for the agent."""
-        key = (attempt.act, attempt.path, attempt.flags)
-        if key in self._fine:
+        system calls, none of which waits for the agent. Raises OSError when something changes meanwhile."""
+        act, path, flags = attempt
+        if act is Act.MAKE or act is Act.REMOVE:
+            return self._in_folder(attempt)
+        # By hand: this runs for each file that a build opens.
+        top, _, name = path.rpartition("/")
+        folder = self._folder(top or "/")
+        if folder is None:
+            return self._missing(attempt, None)
+        if folder.fixed and act is Act.OPEN and name != ".." and not _rights_of(flags) & ~READ:
             return None
-        found = self._judge(attempt._replace(path=_of_process(attempt.path, attempt.pid)))
-        if found is None and attempt.folder is None and len(self._fine) < _REMEMBERED:
-            self._fine.add(key)
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return self._missing(attempt, folder)
+        if name in ("", ".", "..") or (stat.S_ISLNK(mode) and not flags & os.O_NOFOLLOW):
+            return self._through_link(attempt)
+        return self._existing(attempt, f"{folder.real.rstrip('/')}/{name}", mode)
+
+    def _folder(self, path: str) -> _Folder | None:
+        """None where there is none."""
+        if path in self._folders:
+            return self._folders[path]
+        real = _real(path, os.O_DIRECTORY)
+        found: _Folder | None = None
+        if real is not None:
+            fixed = ".." not in path and _is_in(path, self._fixed) and _is_in(real, self._fixed)
+            found = _Folder(real, fixed and self._rules.allow(f"{real}/.", READ))
+        if len(self._folders) >= _REMEMBERED:
+            self._folders.clear()
+        self._folders[path] = found
         return found
 
-    def _judge(self, attempt: Attempt) -> Refused | None:
-        if attempt.act in (Act.MAKE, Act.REMOVE):
-            return self._in_folder(attempt)
-        follow = os.O_NOFOLLOW if attempt.flags & os.O_NOFOLLOW else 0
+    def _through_link(self, attempt: Attempt) -> Refused | None:
         try:
-            descriptor = os.open(attempt.path, os.O_PATH | os.O_CLOEXEC | follow, dir_fd=attempt.folder)
+            mode = os.stat(attempt.path).st_mode  # noqa: PTH116  # no pathlib in a tool child
         except OSError as error:
-            return self._missing(attempt) if error.errno in (errno.ENOENT, errno.ENOTDIR) else None
-        try:
-            path, mode = os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_mode  # noqa: PTH115  # no pathlib in a tool child
-        finally:
-            os.close(descriptor)
-        if not path.startswith("/"):
-            return None  # A pipe, a socket, memory.
-        return self._existing(attempt, path, mode)
+            return self._missing(attempt, None) if error.errno == errno.ENOENT else None
+        real = _real(attempt.path)
+        # Else a pipe, a socket, memory.
+        return self._existing(attempt, real, mode) if real is not None and real.startswith("/") else None
 
     def _existing(self, attempt: Attempt, path: str, mode: int) -> Refused | None:
         if attempt.act is Act.EXECUTE:
@@ -151,49 +179,40 @@ class Judge:
             return None
         return Refused("fs.write" if writes else "fs.read", path, LANDLOCK)
 
-    def _missing(self, attempt: Attempt) -> Refused | None:
+    def _missing(self, attempt: Attempt, folder: _Folder | None) -> Refused | None:
+        """`folder`: where the name is missing; None when a folder on the way is."""
         makes = attempt.act is Act.OPEN and bool(attempt.flags & os.O_CREAT)
-        if makes and (refused := self._in_folder(attempt._replace(act=Act.MAKE))) is not None:
-            return refused
-        if attempt.act is Act.EXECUTE:
-            return None  # A search of PATH.
-        return self._hidden(attempt, "fs.write" if makes else "fs.read")
+        if makes and folder is not None:
+            return self._in_folder(attempt._replace(act=Act.MAKE))
+        if attempt.act is Act.EXECUTE or (folder is not None and _is_in(folder.real, self._visible)):
+            return None  # A search of PATH; a name that might have been there.
+        return self._hidden(attempt.path, "fs.write" if makes else "fs.read")
 
     def _in_folder(self, attempt: Attempt) -> Refused | None:
         """A name made in a folder or taken out of it: still there, or still missing, when it was refused."""
         path = attempt.path.rstrip("/")
-        folder, name = os.path.split(path)
+        top, _, name = path.rpartition("/")
         wanted = attempt.act is Act.REMOVE
-        try:
-            os.stat(path, dir_fd=attempt.folder, follow_symlinks=False)
-            there = True
-        except OSError:
-            there = False
-        if there is not wanted:
+        if not name or os.path.lexists(path) is not wanted:
             return None
-        try:
-            descriptor = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=attempt.folder)
-        except OSError:
-            return None if wanted else self._hidden(attempt, "fs.write")
-        try:
-            real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  # no pathlib in a tool child
-        finally:
-            os.close(descriptor)
-        target = f"{real.rstrip('/')}/{name}"
-        if not name or self._rules.allow(target, REMOVE_FILE if wanted else MAKE_REG):
+        folder = self._folder(top or "/")
+        if folder is None:
+            return None if wanted else self._hidden(path, "fs.write")
+        target = f"{folder.real.rstrip('/')}/{name}"
+        if self._rules.allow(target, REMOVE_FILE if wanted else MAKE_REG) or _BYTECODE in target.split("/"):
             return None
-        return None if _BYTECODE in target.split("/") else Refused("fs.write", target, LANDLOCK)
+        return Refused("fs.write", target, LANDLOCK)
 
-    def _hidden(self, attempt: Attempt, kind: str) -> Refused | None:
-        """Not in the view. None where only a name is missing in a folder that is."""
-        base = "/"
-        if attempt.folder is not None:
-            base = os.readlink(f"/proc/self/fd/{attempt.folder}")  # noqa: PTH115  # no pathlib in a tool child
-        # Links on the way may lead out of the view.
-        path = os.path.realpath(os.path.join(base, attempt.path))  # noqa: PTH118  # as above
-        if not path.startswith("/") or any(path == seen or path.startswith(f"{seen}/") for seen in self._visible):
-            return None
-        return Refused(kind, path, VIEW)
+    def _hidden(self, path: str, kind: str) -> Refused | None:
+        """Not in the view; None where only a name is missing in a folder that is. Links on the way may lead out."""
+        top, _, name = path.rpartition("/")
+        real = self._absent.get(top)
+        if real is None:
+            if len(self._absent) >= _REMEMBERED:
+                self._absent.clear()
+            real = self._absent[top] = os.path.realpath(top)
+        target = os.path.realpath(path) if os.path.lexists(path) else f"{real.rstrip('/')}/{name}"
+        return None if _is_in(target, self._visible) else Refused(kind, target, VIEW)
 
     def judge_address(self, act: Act, address: bytes, protocol: str) -> Refused | None:
         """`address` as the kernel reads it; `protocol` as sockets name theirs (`TCP`, `UDPv6` …)."""
@@ -220,8 +239,24 @@ def _rights_of(flags: int) -> int:
     return needed | (TRUNCATE if flags & os.O_TRUNC else 0)
 
 
-def _of_process(path: str, pid: int) -> str:
-    """Names that mean something else for every process."""
+def _real(path: str, flags: int = 0) -> str | None:
+    """The kernel's name for what a path leads to; None where that does not exist or is not to be reached."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | flags)
+    except OSError:
+        return None
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115  # no pathlib in a tool child
+    finally:
+        os.close(descriptor)
+
+
+def _is_in(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+def of_process(path: str, pid: int) -> str:
+    """Instead of names that mean something else for every process, those that mean the same for all."""
     if path in _OWN_DESCRIPTORS:
         return f"/proc/{pid}/fd/{_OWN_DESCRIPTORS[path]}"
     for name, meant in (("/proc/self", f"/proc/{pid}"), ("/dev/fd", f"/proc/{pid}/fd")):
