@@ -46,8 +46,8 @@ def print_probe(probe: HostProbe, stream: TextIO, *, verbose: bool) -> None:
         print(f"{style('green', '✓ sandbox: true')} works here", file=stream)
     else:
         print(f"{style('red', '✗ sandbox: true')} does not work here: no such agent starts", file=stream)
-        _told("because", probe.reason, stream)
-        _told("fix", probe.fix, stream)
+    _told("because", probe.reason, stream)
+    _told("fix", probe.fix, stream)
     print(file=stream)
     for badge in probe.badges:
         _print_badge(badge, style, stream, reasons=probe.sandbox)

@@ -75,7 +75,7 @@ class HostProtections(Model):
     sandbox: bool
     """Agents with `sandbox: true` start here: the whole confinement was built, and held everything that was tried."""
     reason: str = ""
-    """Why they do not."""
+    """Why they do not; or, where bwrap has to make the namespaces (tier C), why that is so."""
     fix: str = ""
     tier: Tier
     tier_meaning: str

@@ -14,7 +14,8 @@ from toka_runtime.protocol.protections import TIER_MEANING, Area, Badge, Tier
 from toka_runtime.sandbox.probe_badges import Evidence, badges_of, tier_of
 from toka_runtime.sandbox.probe_cgroups import cgroups
 from toka_runtime.sandbox.probe_children import attempts
-from toka_runtime.sandbox.probe_confined import WHOLE, try_confinement
+from toka_runtime.sandbox.probe_confined import try_confinement
+from toka_runtime.sandbox.probe_inside import WHOLE
 from toka_runtime.sandbox.probe_model import Check, HostProbe
 from toka_runtime.sandbox.probe_primitives import primitives
 
@@ -32,7 +33,7 @@ def probe_host() -> HostProbe:
     machine = os.uname()
     return HostProbe(
         sandbox=not evidence.problem,
-        reason=evidence.problem,
+        reason=evidence.problem or evidence.second_best,
         fix=evidence.fix,
         tier=tier,
         tier_meaning=TIER_MEANING[tier],

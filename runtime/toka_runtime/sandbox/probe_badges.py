@@ -9,7 +9,8 @@ from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import Area, Badge, Tier
 from toka_runtime.sandbox.in_force import unheld
 from toka_runtime.sandbox.probe_cgroups import V2
-from toka_runtime.sandbox.probe_confined import KILLED, WHOLE
+from toka_runtime.sandbox.probe_confined import KILLED
+from toka_runtime.sandbox.probe_inside import BY_BWRAP, WHOLE
 from toka_runtime.sandbox.probe_model import Check
 from toka_runtime.sandbox.probe_primitives import NAMESPACES
 
@@ -60,18 +61,25 @@ class Evidence:
     def problem(self) -> str:
         """ "" when agents with `sandbox: true` start."""
         if not self.ok(WHOLE):
-            forbidding = self._forbidding()
-            return self.why(WHOLE) + (f"; {forbidding[0]}" if forbidding else "")
+            return self._told(WHOLE)
         broken = [name for name in NEEDED if not self.ok(name)]
         return "; ".join(self.why(name) for name in broken)
 
     @property
+    def second_best(self) -> str:
+        """Why bwrap makes the namespaces; "" where the runtime does."""
+        return self._told(BY_BWRAP) if self.ok(BY_BWRAP) else ""
+
+    @property
     def fix(self) -> str:
-        if not self.problem:
+        """For `problem`, else for `second_best`."""
+        if not self.problem and not self.second_best:
             return ""
         forbidding = self._forbidding()
         if forbidding is not None:
             return forbidding[1]
+        if not self.problem:
+            return "allow this user to make user namespaces: agents start faster then"
         if not self.ok("landlock"):
             return "a kernel with Landlock (5.13 or later), and landlock in the lsm= list of its command line"
         if not self.ok("seccomp"):
@@ -79,6 +87,10 @@ class Evidence:
         if not self.ok("namespace.user") and not self.root:
             return "run outside of a container that forbids user namespaces, or allow them in its profile"
         return "what the reason names must be allowed here; in a container: its seccomp profile and capabilities"
+
+    def _told(self, name: str) -> str:
+        forbidding = self._forbidding()
+        return self.why(name) + (f"; {forbidding[0]}" if forbidding else "")
 
     def _forbidding(self) -> tuple[str, str] | None:
         """(the setting, what allows it) when a setting of the host forbids user namespaces to an ordinary user."""
@@ -103,26 +115,38 @@ def _read_sysctls() -> dict[str, str]:
 def tier_of(evidence: Evidence) -> Tier:
     if not evidence.ok("landlock"):
         return Tier.E
+    if evidence.ok(BY_BWRAP):
+        return Tier.C
     pieces = all(evidence.ok(f"namespace.{name}") for name in NAMESPACES) and evidence.ok("root_view")
     if evidence.ok(WHOLE) or pieces:
         return Tier.A if evidence.ok(V2) else Tier.B
-    return Tier.C if evidence.ok("bwrap") else Tier.D
+    return Tier.D
 
 
 def badges_of(evidence: Evidence) -> tuple[Badge, ...]:
     """One for each area, of what the runtime uses today."""
     if evidence.problem:
         return unheld(evidence.problem, fix=evidence.fix, effect="no agent with `sandbox: true` starts; without walls ")
-    return (_files(evidence), _network(evidence), _kill(), _processes(evidence), _memory(evidence), _cpu(evidence))
+    return (
+        _files(evidence),
+        _network(evidence),
+        _kill(evidence),
+        _processes(evidence),
+        _memory(evidence),
+        _cpu(evidence),
+    )
+
+
+def _maker(evidence: Evidence) -> str:
+    return " made by bwrap" if evidence.second_best else ""
 
 
 def _files(evidence: Evidence) -> Badge:
+    user = ", own user" if evidence.root else ""
     return Badge(
         area=Area.FS,
         strength=Strength.ENFORCED,
-        mechanism="mount namespace with a root of its own, Landlock for each call, own user"
-        if evidence.root
-        else "mount namespace with a root of its own, Landlock for each call",
+        mechanism=f"mount namespace with a root of its own{_maker(evidence)}, Landlock for each call{user}",
         effect="an agent sees system programs, its own folder and its scratch; a tool call only what it was allowed",
     )
 
@@ -132,16 +156,16 @@ def _network(evidence: Evidence) -> Badge:
     return Badge(
         area=Area.NET,
         strength=Strength.ENFORCED,
-        mechanism=f"network namespace, seccomp{second}",
+        mechanism=f"network namespace{_maker(evidence)}, seccomp{second}",
         effect="no way out but the runtime's proxy, which lets allowed hosts through",
     )
 
 
-def _kill() -> Badge:
+def _kill(evidence: Evidence) -> Badge:
     return Badge(
         area=Area.KILL,
         strength=Strength.ENFORCED,
-        mechanism="PID namespace",
+        mechanism=f"PID namespace{_maker(evidence)}",
         effect="pause and kill reach every process of an agent, wherever it went",
     )
 

@@ -5,26 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import signal
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from toka_runtime.sandbox import kernel
 from toka_runtime.sandbox.probe_model import Check
+from toka_runtime.sandbox.probe_seen import Seen, read_all, refused
 
 DEADLINE_S = 5.0
 """For one try: a loaded machine is waited for."""
-
-
-class Seen(NamedTuple):
-    """What one try has shown."""
-
-    ok: bool
-    detail: str
-    number: int = 0
-    """The errno behind it, if any."""
 
 
 def attempt(name: str, act: Callable[[], Seen]) -> Check:
@@ -72,25 +62,5 @@ def _child(writing: int, name: str, act: Callable[[], dict[str, Seen]]) -> None:
         os._exit(0)
 
 
-def refused(error: OSError) -> Seen:
-    """An error as what was seen."""
-    number = error.errno or 0
-    return Seen(False, error.strerror or str(error), number)
-
-
 def error_name(number: int) -> str:
     return errno.errorcode.get(number, str(number)) if number else ""
-
-
-def read_all(descriptor: int, deadline_s: float) -> str | None:
-    """Up to the end of file; None when that has not come in time."""
-    until = time.monotonic() + deadline_s
-    text = bytearray()
-    while True:
-        left = until - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-            return None
-        data = os.read(descriptor, 65536)
-        if not data:
-            return text.decode(errors="replace")
-        text += data

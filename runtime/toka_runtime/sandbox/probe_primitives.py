@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import socket
 import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toka_runtime.sandbox import kernel, landlock, namespaces, seccomp
+from toka_runtime.sandbox import bwrap, kernel, landlock, namespaces, seccomp
 from toka_runtime.sandbox.landlock import READ, LandlockError, PathAccess
 from toka_runtime.sandbox.namespaces import View
 from toka_runtime.sandbox.probe_children import Seen, attempt, attempts
@@ -168,7 +167,7 @@ def bubblewrap() -> Check:
     """Whether bwrap is installed and able to make namespaces."""
 
     def act() -> Seen:
-        path = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
+        path = bwrap.find()
         if path is None:
             return Seen(False, "not installed", errno.ENOENT)
         words = [path, "--unshare-all", "--ro-bind", "/", "/", "true"]

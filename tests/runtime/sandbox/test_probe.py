@@ -12,11 +12,12 @@ import pytest
 
 from fakes.child import in_child
 from fakes.processes import processes_naming
-from toka_runtime.sandbox import landlock, namespaces, probe_badges, probe_cgroups, seccomp, view
+from toka_runtime.sandbox import bwrap, landlock, namespaces, probe_badges, probe_cgroups, seccomp, view
 from toka_runtime.sandbox.namespaces import PrimitiveMissing
 from toka_runtime.sandbox.probe import Area, Check, HostProbe, Strength, Tier, probe_host
 from toka_runtime.sandbox.probe_badges import Evidence, badges_of, tier_of
 from toka_runtime.sandbox.probe_children import Seen, attempt, attempts
+from toka_runtime.sandbox.probe_inside import BY_BWRAP
 from toka_runtime.sandbox.probe_primitives import NAMESPACES, unused_user
 
 NOBODY = 61000
@@ -105,6 +106,11 @@ def unshare_refused() -> None:
     namespaces._libc = Libc()  # type: ignore[attr-defined]
 
 
+def nobody_makes_namespaces() -> None:
+    unshare_refused()
+    bwrap.find = lambda: None
+
+
 def no_landlock() -> None:
     landlock.abi = lambda: 0
 
@@ -130,10 +136,10 @@ def no_proc() -> None:
 @pytest.mark.parametrize(
     ("broken", "tiers", "said"),
     [
-        (unshare_refused, {Tier.C, Tier.D}, ("unshare", "EPERM")),
+        (nobody_makes_namespaces, {Tier.D}, ("unshare", "EPERM")),
         (no_landlock, {Tier.E}, ("landlock", "ENOSYS")),
         (no_seccomp, {Tier.A, Tier.B}, ("seccomp", "EINVAL")),
-        (no_proc, {Tier.C, Tier.D}, ("mount proc", "EPERM")),
+        (no_proc, {Tier.D}, ("mount proc", "EPERM")),
     ],
 )
 def test_what_is_missing_is_named_and_nothing_is_promised(
@@ -149,6 +155,21 @@ def test_what_is_missing_is_named_and_nothing_is_promised(
     assert {badge.reason for badge in probe.badges} == {probe.reason}
 
 
+@pytest.mark.skipif(bwrap.find() is None, reason="no bwrap here")
+def test_where_only_bwrap_makes_namespaces_everything_holds_and_that_is_told(tmp_path: Path) -> None:
+    probe = probed(tmp_path, unshare_refused)
+    assert probe.sandbox, probe.reason
+    assert probe.tier is Tier.C
+    assert "bwrap" in probe.reason
+    assert "Operation not permitted" in probe.reason
+    assert probe.fix
+    badges = {badge.area: badge for badge in probe.badges}
+    for area in (Area.FS, Area.NET, Area.KILL):
+        assert badges[area].strength is Strength.ENFORCED
+        assert "made by bwrap" in badges[area].mechanism
+    assert processes_naming(str(tmp_path)) == []
+
+
 def test_a_wall_that_stands_and_does_not_hold_is_found(tmp_path: Path) -> None:
     def nothing_forbidden() -> None:
         seccomp.install = lambda machine="": None
@@ -158,9 +179,12 @@ def test_a_wall_that_stands_and_does_not_hold_is_found(tmp_path: Path) -> None:
     assert "confined.seccomp" in probe.reason
 
 
-def evidence(*failed: str, root: bool = False, sysctls: dict[str, str] | None = None) -> Evidence:
+def evidence(
+    *failed: str, root: bool = False, by_bwrap: bool = False, sysctls: dict[str, str] | None = None
+) -> Evidence:
     names = ("confinement", *probe_badges.NEEDED, "landlock", "bwrap", "cgroup.v2", "root_view", "namespace.user")
     names = (*names, "confined.memory", "confined.processes", *(f"namespace.{name}" for name in NAMESPACES))
+    names = (*names, BY_BWRAP) if by_bwrap else names
     checks = [
         Check(name=name, ok=name not in failed, detail="tried", errno="EPERM" if name in failed else "")
         for name in names
@@ -173,13 +197,25 @@ def evidence(*failed: str, root: bool = False, sysctls: dict[str, str] | None = 
     [
         ((), Tier.A),
         (("cgroup.v2",), Tier.B),
-        (("confinement", "namespace.pid"), Tier.C),
+        (("confinement", "namespace.pid"), Tier.D),
         (("confinement", "root_view", "bwrap"), Tier.D),
         (("landlock", "confinement"), Tier.E),
     ],
 )
 def test_the_ladder(failed: tuple[str, ...], tier: Tier) -> None:
     assert tier_of(evidence(*failed)) is tier
+
+
+def test_what_bwrap_makes_is_the_third_tier_and_the_setting_behind_it_is_named() -> None:
+    file = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+    found = evidence("namespace.user", by_bwrap=True, sysctls={file: "1"})
+    assert tier_of(found) is Tier.C
+    assert not found.problem
+    assert "kernel.apparmor_restrict_unprivileged_userns = 1" in found.second_best
+    assert "AppArmor profile" in found.fix
+    assert evidence(by_bwrap=True).fix
+    assert tier_of(evidence("landlock", by_bwrap=True)) is Tier.E
+    assert not evidence().second_best
 
 
 @pytest.mark.parametrize(
