@@ -18,7 +18,7 @@ from toka_runtime.errors import PolicyError
 from toka_runtime.paths import shipped_configs
 from toka_runtime.policy.catalogue_file import Capability, Draft, check_examples, read_table
 from toka_runtime.policy.remedies import Remedies
-from toka_runtime.protocol.capability import OperationKind, PathRule
+from toka_runtime.protocol.capability import OperationKind, PathRule, Toolchain
 
 FILE_NAME = "capabilities.toml"
 
@@ -36,6 +36,7 @@ class Catalogue:
     deny_read: tuple[PathRule, ...]
     programs_read: tuple[PathRule, ...]
     deny_write: tuple[PathRule, ...]
+    toolchains: tuple[Toolchain, ...]
     deny_environment: frozenset[str]
     broad_suffixes: frozenset[str]
     """A wildcard host directly below one of these would cover unrelated owners."""
@@ -94,6 +95,7 @@ def _build(files: list[Path]) -> Catalogue:
         deny_read=tuple(draft.deny_read),
         programs_read=tuple(draft.programs_read),
         deny_write=tuple(draft.deny_write),
+        toolchains=tuple(draft.toolchains.values()),
         deny_environment=frozenset(draft.deny_environment),
         broad_suffixes=frozenset(draft.broad_suffixes),
         remedies=_remedies(draft),

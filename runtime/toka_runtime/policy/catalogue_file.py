@@ -20,6 +20,8 @@ from toka_runtime.protocol.capability import (
     OperationKind,
     PathRule,
     Rights,
+    Toolchain,
+    ToolchainFolder,
 )
 
 SCHEMA = 1
@@ -66,6 +68,7 @@ class Draft:
     deny_write: list[PathRule] = field(default_factory=list[PathRule])
     deny_environment: list[str] = field(default_factory=list[str])
     broad_suffixes: list[str] = field(default_factory=list[str])
+    toolchains: dict[str, Toolchain] = field(default_factory=dict[str, Toolchain])
     runs_anything: list[str] = field(default_factory=list[str])
     """Programs through which anything can be run: a rule for one has to say so."""
     examples: list[Example] = field(default_factory=list[Example])
@@ -149,6 +152,9 @@ def read_table(raw: dict[str, Any], file: Path, draft: Draft) -> None:
     draft.broad_suffixes += protected.texts("broad_suffixes")
     draft.runs_anything += protected.texts("runs_anything")
     protected.done()
+    for name, table in top.table("toolchain").named_tables().items():
+        # One of the same name takes the other's place: the operator knows the machine.
+        draft.toolchains[name] = _toolchain(name, table)
     for name, table in top.table("capability").named_tables().items():
         _capability(name, table, draft)
     top.done()
@@ -156,6 +162,32 @@ def read_table(raw: dict[str, Any], file: Path, draft: Draft) -> None:
 
 def _protected(table: _Table, key: str) -> list[PathRule]:
     return [PathRule(id=f"protected:{glob}", capability="", glob=_glob(glob, table.where)) for glob in table.texts(key)]
+
+
+def _toolchain(name: str, table: _Table) -> Toolchain:
+    programs = table.texts("programs")
+    if not programs:
+        raise PolicyError(f"{table.where}: programs has to name at least one")
+    folders = tuple(_toolchain_folder(entry) for entry in table.tables("folder"))
+    table.done()
+    return Toolchain(name=name, programs=programs, folders=folders)
+
+
+def _toolchain_folder(entry: _Table) -> ToolchainFolder:
+    at, read, own = entry.texts("at"), entry.texts("read"), entry.text("own", "")
+    if not at or any(not re.fullmatch(r"\$[A-Z_]+|(?:~/|/)[^$*?\[]*[^$*?\[/]", place) for place in at):
+        raise PolicyError(f"{entry.where}: at is a list of `$VARIABLE`, `~/folder` or `/folder`, without wildcards")
+    for part in (*read, *filter(None, (own,))):
+        if part != "." and (_glob(part, entry.where) != part or any(char in part for char in "*?[")):
+            raise PolicyError(
+                f"{entry.where}: {part!r} is not the plain name of something in the folder",
+                hint="name each part that is needed: all of a folder may hold credentials",
+            )
+    variable = entry.text("variable", "")
+    if variable and not _ENVIRONMENT_NAME.fullmatch(variable):
+        raise PolicyError(f"{entry.where}: {variable!r} is no name of an environment variable")
+    entry.done()
+    return ToolchainFolder(at=at, read=read, variable=variable, own=own)
 
 
 def _capability(name: str, table: _Table, draft: Draft) -> None:

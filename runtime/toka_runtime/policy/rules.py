@@ -205,6 +205,7 @@ def _finish(collected: _Collected, unknown: Iterable[str], catalogue: Catalogue)
         deny_read=catalogue.deny_read,
         programs_read=catalogue.programs_read,
         deny_write=catalogue.deny_write,
+        toolchains=catalogue.toolchains if collected.execute else (),
         refused=tuple(collected.refused),
         unknown=tuple(unknown),
     )

@@ -81,6 +81,27 @@ class NetworkRule(Model):
     port: int
 
 
+class ToolchainFolder(Model):
+    """A folder of the operator's that programs need, as far as `read` says; what else lies in it does not exist for an
+    agent."""
+
+    at: tuple[str, ...]
+    """The first that is there: `$VARIABLE`, `~/…` or an absolute path."""
+    read: tuple[str, ...]
+    """Relative to it."""
+    variable: str = ""
+    """Environment variable that tells programs where it is."""
+    own: str = ""
+    """Where `variable` points to instead, below the agent's own home, when the agent has a network: what it loads needs
+    a place. "" when it never writes there."""
+
+
+class Toolchain(Model):
+    name: str
+    programs: tuple[str, ...]
+    folders: tuple[ToolchainFolder, ...] = ()
+
+
 class Rights(Model):
     """The compiled form of one spec's declared capabilities. Kernel rules, proxy list, tool list and the operator's
     text are all derived from this one value, so that they can't disagree."""
@@ -99,6 +120,8 @@ class Rights(Model):
     """Of `deny_read`: what allowed programs read all the same (git its own folder)."""
     deny_write: tuple[PathRule, ...] = ()
     """Never written by tools, whatever else is granted."""
+    toolchains: tuple[Toolchain, ...] = ()
+    """Known ones, also of programs that may not be run."""
     refused: tuple[str, ...] = ()
     """Scopes of `grants` that grant nothing, each with the reason."""
     unknown: tuple[str, ...] = ()

@@ -8,9 +8,7 @@ have no name in there.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import sys
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -24,9 +22,8 @@ from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.model import Model
 from toka_runtime.sandbox.plan import SandboxPlan
 from toka_runtime.sandbox.protected_places import protected_places
+from toka_runtime.sandbox.toolchains import SYSTEM, own_python, toolchains
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ld.so.cache")
-"""Programs and libraries. Links among them stay links."""
 SYSTEM_SETTINGS = (
     "/etc/ca-certificates",
     "/etc/debian_version",
@@ -43,8 +40,6 @@ SYSTEM_SETTINGS = (
     "/etc/timezone",
 )
 """Settings that hold no secret and that common programs ask for."""
-HIDDEN = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".config", ".docker", ".kube", ".netrc", ".npmrc", ".pypirc"})
-_RUST = ("toolchains", "settings.toml", "update-hashes")
 
 
 class Mount(Model):
@@ -96,57 +91,9 @@ def _interpreter() -> list[str]:
     return [str(Path(os.__file__).resolve().parent), str(Path(toka_runtime.__file__).resolve().parent)]
 
 
-def own_python() -> str | None:
-    """Where the interpreter that runs this is installed, when that is outside of the system folders: the one Python
-    that is certain to be there. Its `bin` is to come first in an agent's PATH, for what else a search path holds (a
-    version manager's shims) works only with its home."""
-    prefix = Path(sys.base_prefix).resolve()
-    return None if _in_system(str(prefix)) or _holds_home(prefix) else str(prefix)
-
-
-def toolchains(rights: Rights, search_path: str) -> list[str]:
-    """What lies outside of the system folders and is needed by a program that may be run: for /opt/x/bin/tool all of
-    /opt/x; below a home only its folder of programs and what is known to belong to it."""
-    found: list[str] = []
-    names = dict.fromkeys(rule.argv_prefix[0] for rule in rights.execute if rule.argv_prefix)
-    if "*" in names:
-        # Any program: whatever the search path holds.
-        names |= dict.fromkeys(("python3", "cargo", "rustc", "node", "go"))
-    for name in names:
-        place = shutil.which(name, path=search_path)
-        for path in dict.fromkeys((place, os.path.realpath(place))) if place else ():
-            found += _installation(Path(path))
-    return [path for path in dict.fromkeys(found) if Path(path).exists()]
-
-
-def _installation(program: Path) -> list[str]:
-    folder = program.parent
-    if _in_system(str(program)) or folder.name == "shims":
-        # A version manager's stand-in is of no use without the home that it looks into.
-        return []
-    if folder.name != "bin":
-        return [str(program)]
-    prefix = folder.parent
-    if prefix.name == ".cargo":
-        # Its credentials lie beside the programs. Toolchains are where rustup keeps them.
-        rustup = prefix.with_name(".rustup")
-        return [str(folder), str(prefix / "registry"), *(str(rustup / name) for name in _RUST)]
-    if prefix == Path.home() or prefix.name in HIDDEN or prefix == Path("/") or _holds_home(prefix):
-        return [str(folder)]
-    return [str(prefix)]
-
-
-def _in_system(path: str) -> bool:
-    return any(_is_below(path, system) for system in SYSTEM)
-
-
 def _is_below(path: str, folder: str) -> bool:
     """Or the folder itself. Of absolute paths in plain form; by hand, for pathlib took half of a launch here."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _holds_home(prefix: Path) -> bool:
-    return Path.home().is_relative_to(prefix)
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from toka_runtime.protocol.ids import CallId
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import StopReason, TaskState, Verdict
 from toka_runtime.sandbox.plan import AgentProcess
-from toka_runtime.sandbox.view import own_python
+from toka_runtime.sandbox.toolchains import tool_environment
 from toka_runtime.supervisor.deadline import PauseGate, within
 from toka_runtime.supervisor.model_calls import ModelCalls
 from toka_runtime.supervisor.prompt import TaskResult, system_prompt
@@ -53,7 +53,8 @@ async def perform(
     root = str(workspace.path)
     # The names that the spec may see, then what is made for the agent: that wins.
     visible = {name: os.environ[name] for name in rights.environment if name in os.environ}
-    environment = visible | workspace.environment | _search_path(workspace.environment) | _way_out(process)
+    found = tool_environment(rights, workspace.environment)
+    environment = visible | workspace.environment | found | _way_out(process)
 
     def output(stream: Stream, text: str, task: int, turn: int, call: CallId) -> None:
         services.output.append(voice.agent, voice.run, stream, text, task=task, turn=turn, call=call)
@@ -112,11 +113,6 @@ def _way_out(process: AgentProcess) -> dict[str, str]:
     address = f"http://127.0.0.1:{process.listener.getsockname()[1]}"
     names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
     return dict.fromkeys(names, address) | {"NO_PROXY": "", "no_proxy": ""}
-
-
-def _search_path(environment: dict[str, str]) -> dict[str, str]:
-    python = own_python()
-    return {} if python is None else {"PATH": f"{python}/bin:{environment.get('PATH', os.defpath)}"}
 
 
 async def _tasks(scene: TaskScene) -> list[TaskEnd]:

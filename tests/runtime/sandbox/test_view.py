@@ -9,7 +9,7 @@ import pytest
 from toka_runtime.protocol.capability import ExecuteRule, NetworkRule, PathRule, Rights
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.sandbox.plan import SandboxPlan
-from toka_runtime.sandbox.view import agent_view, read_folders, tool_access, toolchains, write_folders
+from toka_runtime.sandbox.view import agent_view, folder_walls, read_folders, tool_access, write_folders
 
 
 def paths(*globs: str) -> tuple[PathRule, ...]:
@@ -18,13 +18,6 @@ def paths(*globs: str) -> tuple[PathRule, ...]:
 
 def runs(*programs: str) -> tuple[ExecuteRule, ...]:
     return tuple(ExecuteRule(id=name, capability="c", argv_prefix=(name,)) for name in programs)
-
-
-def program(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n")
-    path.chmod(0o755)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -62,26 +55,6 @@ def test_its_folder_is_writable_only_with_a_right_to_write(tmp_path: Path) -> No
         assert not any(mounts.values())
 
 
-def test_a_toolchain_comes_with_its_program_and_a_home_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    monkeypatch.setenv("HOME", str(home))
-    opt = program(tmp_path / "opt/tool-1.2/bin/tool")
-    own = program(home / "bin/mine")
-    shim = program(home / ".manager/shims/managed")
-    cargo = program(home / ".cargo/bin/cargo")
-    (home / ".rustup/toolchains").mkdir(parents=True)
-    (home / ".cargo/credentials.toml").write_text("secret")
-    search = ":".join(str(path.parent) for path in (opt, own, shim, cargo))
-    found = toolchains(Rights(execute=runs("tool", "mine", "managed", "cargo", "absent")), search)
-    assert str(tmp_path / "opt/tool-1.2") in found
-    assert str(home / "bin") in found
-    assert str(home / ".cargo/bin") in found
-    assert str(home / ".rustup/toolchains") in found
-    assert not {str(home), str(home / ".cargo"), str(shim), str(shim.parent)} & set(found)
-
-
 def plan(rights: Rights) -> SandboxPlan:
     return SandboxPlan(agent=AgentName("a"), run=RunId("r"), root="/w", rights=rights, scratch=("/s",))
 
@@ -97,6 +70,39 @@ def test_each_call_has_the_rights_of_that_call_only() -> None:
     assert (run["write"], run["execute"], run["port"]) == (["/w/docs", "/s"], True, 4000)
     fetch = tool_access("fetch_url", plan(rights), 4000)
     assert (fetch["write"], fetch["execute"], fetch["port"]) == ([], False, 4000)
+
+
+def test_of_rules_for_files_a_program_has_the_files_and_a_tool_the_folder() -> None:
+    rights = Rights(read=paths("**"), write=paths("docs/*.md", "out/**"), execute=runs("*"))
+    assert tool_access("write_file", plan(rights), None)["write"] == ["/w/docs", "/w/out"]
+    run = tool_access("run_command", plan(rights), None)
+    assert run["write"] == ["/w/out", "/s"]
+    assert (run["scattered"]["write"], run["scattered"]["read"]) == ([["docs/*.md", ""]], [])
+    assert tool_access("run_command", plan(Rights(write=paths("out/**"))), None)["scattered"] is None
+
+
+@pytest.mark.parametrize(
+    ("rights", "writable", "read_only", "hidden"),
+    [
+        (Rights(), [], [], [".SSH", "a/id_rsa"]),
+        (Rights(write=paths("a/**", ".github/**")), [".github", "a"], [".git", "a/.git"], [".SSH", "a/id_rsa"]),
+        (Rights(write=paths("**")), [""], [".git", "a/.git"], [".SSH", "a/id_rsa"]),
+    ],
+)
+def test_walls_of_its_folder(
+    tmp_path: Path, rights: Rights, writable: list[str], read_only: list[str], hidden: list[str]
+) -> None:
+    for path in (".git/config", "a/.git", "a/id_rsa", ".SSH/key/id_rsa", "b/id_rsa.pub"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("")
+    (tmp_path / "id_rsa").symlink_to("b/id_rsa.pub")
+    protected = {
+        "deny_read": paths("**/.git/**", "**/.ssh/**", "**/id_rsa"),
+        "programs_read": paths("**/.git/**"),
+        "deny_write": paths("**/.git/**"),
+    }
+    walls = folder_walls(rights.model_copy(update=protected), str(tmp_path))
+    assert (walls["writable"], sorted(walls["read_only"]), sorted(walls["hidden"])) == (writable, read_only, hidden)
 
 
 def test_without_a_host_nothing_reaches_the_proxy() -> None:
