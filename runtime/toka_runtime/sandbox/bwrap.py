@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 from toka_runtime.sandbox import groups
+from toka_runtime.sandbox.bwrap_walls import wall_arguments
 from toka_runtime.sandbox.confine import SCRATCH, Confinement, failed, fork_first, say, view_of
 from toka_runtime.sandbox.control import reset_signals
 from toka_runtime.sandbox.descriptors import keep_only
@@ -119,9 +120,10 @@ def start(confinement: Confinement, inside: Inside, program: str, control_groups
             os.close(pipe[0])
 
 
-def arguments(view: View, files: Sequence[int], *, user: bool, sized: bool) -> list[str]:
-    """For `bwrap`: the namespaces of `namespaces.isolate` and the root of `namespaces.build_root`. `files` are
-    descriptors with the text of each of the view's files. `sized`: private folders get their limit."""
+def arguments(view: View, walls: Sequence[str], files: Sequence[int], *, user: bool, sized: bool) -> list[str]:
+    """For `bwrap`: the namespaces of `namespaces.isolate` and the root of `namespaces.build_root`. `walls` are those of
+    the agent's folder, `files` descriptors with the text of each of the view's files. `sized`: private folders get
+    their limit."""
     words = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
     words += ["--hostname", view.hostname[:64], "--as-pid-1", "--clearenv"]
     if user:
@@ -135,6 +137,7 @@ def arguments(view: View, files: Sequence[int], *, user: bool, sized: bool) -> l
         words += ["--perms", "0755", "--dir", folder]
     for bind in view.binds:
         words += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.target]
+    words += walls
     for where, target in view.links:
         words += ["--symlink", target, where]
     for (path, _), descriptor in zip(view.files, files, strict=True):
@@ -172,8 +175,10 @@ def _exec(
         reset_signals()
         executable = os.path.realpath(sys.executable)
         view = _with_interpreter(view_of(confinement), executable)
+        walls, built = wall_arguments(confinement["walls"], confinement["uid"])
         order = {
             "confinement": confinement,
+            "built": built,
             "first": inside.first,
             "settings": inside.settings,
             "import_paths": list(inside.import_paths),
@@ -181,7 +186,7 @@ def _exec(
         first = 3 + len(inside.descriptors)
         report_at, order_at, info_at, words_at = range(first, first + 4)
         files_at = range(first + 4, first + 4 + len(view.files))
-        words = arguments(view, files_at, user=bool(confinement["user"]), sized=not _set_uid(program))
+        words = arguments(view, walls, files_at, user=bool(confinement["user"]), sized=not _set_uid(program))
         texts = [json.dumps(order), "".join(f"{word}\0" for word in words), *(text for _, text in view.files)]
         order_memory, *memories = (_memory(text) for text in texts)
         keep_only(*inside.descriptors, report, order_memory, info, *memories, errors_to=said)

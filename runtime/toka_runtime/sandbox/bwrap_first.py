@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from toka_runtime.sandbox import namespaces
+from toka_runtime.sandbox.bwrap_walls import check_walls
 from toka_runtime.sandbox.confine import Confinement, failed, limit, say
 from toka_runtime.sandbox.namespaces import PrimitiveMissing
 
@@ -37,6 +38,7 @@ def main(report: int, order: int) -> NoReturn:
         listener = namespaces.open_listener()
         limit(confinement)
         _drop_privileges(confinement)
+        check_walls(confinement["walls"], asked["built"])
         prepare()
         # What is loaded is shared with all children.
         gc.collect()

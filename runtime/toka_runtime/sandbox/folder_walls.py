@@ -45,7 +45,7 @@ def _keep_writable(root: int, place: str, owner: int | None) -> None:
     """A mount of its own for the folder, which stays as it is when the rest becomes read-only. Where a link or a file
     is in its place there is nothing to write."""
     try:
-        _make_folder(root, place, owner)
+        make_folder(root, place, owner)
         with _opened(root, place, os.O_DIRECTORY) as found:
             bind_onto(_name(found), _name(found))
     except OSError as error:
@@ -53,7 +53,7 @@ def _keep_writable(root: int, place: str, owner: int | None) -> None:
             raise
 
 
-def _make_folder(root: int, place: str, owner: int | None) -> None:
+def make_folder(root: int, place: str, owner: int | None) -> None:
     parts = components(place)
     for depth, name in enumerate(parts):
         with _opened(root, "/".join(parts[:depth]), os.O_DIRECTORY) as parent:
@@ -68,17 +68,17 @@ def _make_folder(root: int, place: str, owner: int | None) -> None:
 
 
 def _make_read_only(root: int, place: str) -> None:
-    with _existing(root, place) as found:
+    with existing(root, place) as found:
         if found is not None:
             bind_onto(_name(found), _name(found))
-    with _existing(root, place) as mounted:
+    with existing(root, place) as mounted:
         if mounted is not None:
             make_read_only(_name(mounted))
 
 
 def _hide(root: int, place: str) -> None:
     """Behind something empty of the same kind that nobody may open."""
-    with _existing(root, place) as found:
+    with existing(root, place) as found:
         if found is None:
             return
         if stat.S_ISDIR(os.fstat(found).st_mode):
@@ -89,13 +89,13 @@ def _hide(root: int, place: str) -> None:
             os.close(os.open(_BLANK, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0))
             bind_onto(_BLANK, _name(found))
             os.unlink(_BLANK)  # noqa: PTH108
-    with _existing(root, place) as mounted:
+    with existing(root, place) as mounted:
         if mounted is not None:
             make_read_only(_name(mounted))
 
 
 @contextmanager
-def _existing(root: int, place: str) -> Generator[int | None]:
+def existing(root: int, place: str) -> Generator[int | None]:
     try:
         found = open_beneath(root, components(place), os.O_PATH)
     except FileNotFoundError:
