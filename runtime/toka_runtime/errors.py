@@ -135,6 +135,19 @@ class ModelError(TokaError):
     sets the default to no usage at all."""
 
 
+class BudgetReached(ModelError):
+    """A cap on tokens or money does not leave room for this call. `figure` (a `protocol.budget.BudgetFigure`) is the
+    cap and what is used of it, `wanted` what the call may cost at worst."""
+
+    code = "model.budget"
+
+    def __init__(self, figure: Any, wanted: float) -> None:
+        what = f"${wanted:,.4f}" if figure.what == "cost_usd" else f"{wanted:,.0f} tokens"
+        super().__init__(f"{figure.text}; the next call may take {what}", hint="raise the cap: toka-runtime budget")
+        self.figure = figure
+        self.wanted = wanted
+
+
 class CredentialMissing(ModelError):
     """No credential for the provider was found."""
 
