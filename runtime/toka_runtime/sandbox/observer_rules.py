@@ -38,6 +38,8 @@ _MAPPED = bytes(10) + b"\xff\xff"
 """Before an IPv4 address in an IPv6 one."""
 _LOOPBACK = (b"\x7f", bytes(4), bytes(15) + b"\x01", bytes(16))
 """How addresses of the own loopback begin; of zeros alone too, which mean it where one connects."""
+_IPV6_TEST = "[::1]:0"
+"""What libraries bind to once, to learn whether there is IPv6; no program serves anybody there."""
 _OWN_DESCRIPTORS = {"/dev/stdin": "0", "/dev/stdout": "1", "/dev/stderr": "2"}
 
 
@@ -175,7 +177,7 @@ class Judge:
         if stat.S_ISDIR(mode):
             # The rule of the folder itself counts, too.
             return None if self._rules.allow(f"{path.rstrip('/')}/.", READ_DIR) else Refused("fs.list", path, LANDLOCK)
-        if self._rules.allow(path, needed):
+        if self._rules.allow(path, needed if stat.S_ISREG(mode) else needed & ~TRUNCATE):
             return None
         return Refused("fs.write" if writes else "fs.read", path, LANDLOCK)
 
@@ -223,7 +225,7 @@ class Judge:
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         tcp = self._tcp and protocol.startswith("TCP")
         if act is Act.BIND:
-            return Refused("network.listen", target, LANDLOCK) if tcp else None
+            return Refused("network.listen", target, LANDLOCK) if tcp and target != _IPV6_TEST else None
         if not where.startswith(_LOOPBACK):
             return Refused("network.connect", target, NETWORK)
         return Refused("network.connect", target, LANDLOCK) if tcp and port != self._port else None
