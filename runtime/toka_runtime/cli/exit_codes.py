@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
 MEANING = {
     ExitCode.OK: "all good: every file, or every agent completed (verified or claimed)",
     ExitCode.FAILED: "some file is not good, or some agent failed, was killed or skipped",
-    ExitCode.USAGE: "wrong words on the command line, or a spec that is not good; nothing was started",
+    ExitCode.USAGE: "wrong words on the command line, a spec or a catalogue that is not good; nothing was started",
     ExitCode.ENVIRONMENT: "workspace, state folder, credential, git, disk …: the message says which",
     ExitCode.UNKNOWN: "what became of a command is unknown, or not proven: the message says which",
     ExitCode.INTERRUPTED: "interrupted; what ran was stopped in order",
@@ -42,7 +42,7 @@ _BY_ERROR: tuple[tuple[type[TokaError], ExitCode], ...] = (
     (StoreError, ExitCode.ENVIRONMENT),
     (ProcessError, ExitCode.ENVIRONMENT),
     (ModelError, ExitCode.ENVIRONMENT),
-    (PolicyError, ExitCode.ENVIRONMENT),
+    (PolicyError, ExitCode.USAGE),
     (LinkError, ExitCode.ENVIRONMENT),
 )
 

@@ -12,7 +12,8 @@ from typing import Any
 from toka_runtime.cli.exit_codes import ExitCode
 from toka_runtime.cli.render import Style, clean, counted, print_json
 from toka_runtime.cli.validate import print_problems, with_rights
-from toka_runtime.policy.catalogue import load_catalogue
+from toka_runtime.client.arguments import add_catalogue_argument
+from toka_runtime.policy.catalogue import Catalogue, load_catalogue, operators_files
 from toka_runtime.policy.rules import compile_rights
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName
@@ -55,6 +56,7 @@ class Plan:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="spec files, or folders of them")
+    add_catalogue_argument(parser)
     parser.add_argument("--format", choices=("text", "mermaid", "json"), default="text", help="default: text")
     parser.add_argument("--enable", action="append", default=[], metavar="NAME", help="switch on conditional tasks")
     parser.add_argument("--max-agents", type=_positive, metavar="N", help="how many agents would run at once")
@@ -67,9 +69,10 @@ def _positive(text: str) -> int:
 
 
 def execute(args: argparse.Namespace) -> int:
-    report = with_rights(load_paths(args.paths), load_catalogue())
+    catalogue = load_catalogue(operators_files(args.catalogue))
+    report = with_rights(load_paths(args.paths), catalogue)
     print_problems(report, sys.stderr)
-    plan = make_plan(report, frozenset(args.enable), args.max_agents)
+    plan = make_plan(report, catalogue, frozenset(args.enable), args.max_agents)
     for name in sorted(plan.enabled - set(plan.conditions)):
         hint = did_you_mean(name, plan.conditions)
         print(f"note: no spec has tasks for the condition {clean(name)!r} {hint}".rstrip(), file=sys.stderr)
@@ -83,11 +86,10 @@ def execute(args: argparse.Namespace) -> int:
     return ExitCode.OK if report.ok else ExitCode.FAILED
 
 
-def make_plan(report: LoadReport, enabled: frozenset[str], max_agents: int | None = None) -> Plan:
+def make_plan(report: LoadReport, catalogue: Catalogue, enabled: frozenset[str], max_agents: int | None = None) -> Plan:
     """A plan of the good specs; those that require one that is not good are left out."""
     specs = {spec.name: spec for spec in report.specs}
     left_out = _left_out(specs)
-    catalogue = load_catalogue()
     graph = build_graph([spec for name, spec in specs.items() if name not in left_out], enabled)
     if max_agents is None and report.fleet is not None:
         max_agents = report.fleet.max_concurrent_agents

@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 from toka_runtime.cli.exit_codes import ExitCode
 from toka_runtime.cli.render import Style, clean, counted, print_json, problem_line
-from toka_runtime.policy.catalogue import Catalogue, load_catalogue
+from toka_runtime.client.arguments import add_catalogue_argument
+from toka_runtime.policy.catalogue import Catalogue, load_catalogue, operators_files
 from toka_runtime.policy.rules import compile_rights
 from toka_runtime.protocol.events import ProblemView
 from toka_runtime.specs.loader import LoadedFile, LoadReport, load_paths
@@ -18,13 +19,15 @@ from toka_runtime.specs.loader import LoadedFile, LoadReport, load_paths
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="spec files, or folders of them")
+    add_catalogue_argument(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--strict", action="store_true", help="unknown permission names are errors")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what was repaired on reading")
 
 
 def execute(args: argparse.Namespace) -> int:
-    report = with_rights(load_paths(args.paths), load_catalogue(), strict=args.strict)
+    catalogue = load_catalogue(operators_files(args.catalogue))
+    report = with_rights(load_paths(args.paths), catalogue, strict=args.strict)
     if args.json:
         print_json({"specs": [_as_json(file) for file in report.files]})
     else:

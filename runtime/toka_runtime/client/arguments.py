@@ -35,6 +35,19 @@ def add_local_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let agents run without a sandbox whose spec says `sandbox: false`",
     )
+    add_catalogue_argument(parser)
+
+
+def add_catalogue_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--catalogue",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="capabilities of your own, beside those that ship (repeatable; default: ~/.config/toka/capabilities.toml "
+        "when it exists); never read from where agents may write",
+    )
 
 
 def local_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -51,6 +64,7 @@ def local_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
         "enable": frozenset(parsed.enable),
         "in_place": parsed.in_place,
         "allow_unconfined": parsed.allow_unconfined,
+        "catalogues": tuple(parsed.catalogue),
     }
 
 

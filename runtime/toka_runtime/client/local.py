@@ -43,6 +43,8 @@ class LocalOptions:
     max_agents: int | None = None
     in_place: bool = False
     allow_unconfined: bool = False
+    catalogues: tuple[Path, ...] = ()
+    """Operator's capability files; none: the one in the configuration folder, when there is one."""
     record: str = ""
     base_url: str = ""
     model: str = ""
@@ -125,6 +127,7 @@ async def open_local(options: LocalOptions, report: LoadReport | None = None) ->
             enable=options.enable,
             workspace_mode="in-place" if options.in_place else "auto",
             allow_unconfined=options.allow_unconfined,
+            catalogues=options.catalogues,
             loop=options.loop,
         )
     )

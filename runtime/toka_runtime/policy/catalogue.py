@@ -7,18 +7,23 @@ nothing. Every rule's examples are tried when a file is loaded, so a rule that d
 from __future__ import annotations
 
 import difflib
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from toka_runtime.errors import PolicyError
-from toka_runtime.paths import shipped_configs
-from toka_runtime.policy.catalogue_file import Capability, Draft, check_examples, read_table
+from toka_runtime.paths import config_dir, shipped_configs
+from toka_runtime.policy.catalogue_file import Capability, CatalogueText, Draft, check_examples, read_table
 from toka_runtime.policy.remedies import Remedies
 from toka_runtime.protocol.capability import OperationKind, PathRule, Toolchain
+from toka_runtime.specs.findings import Findings
+from toka_runtime.specs.source import read_source
+from toka_runtime.specs.toml_places import find_places
+from toka_runtime.specs.toml_reader import read_toml
 
 FILE_NAME = "capabilities.toml"
 
@@ -65,9 +70,46 @@ class Catalogue:
         return tuple(found)
 
 
-def load_catalogue(extra: Path | None = None) -> Catalogue:
-    """The shipped catalogue, extended by an operator's file. Raises PolicyError naming file, entry and rule."""
-    return _shipped() if extra is None else _build([shipped_configs() / FILE_NAME, extra])
+def load_catalogue(extra: Sequence[Path] = ()) -> Catalogue:
+    """The shipped catalogue, extended by an operator's files in their order. Raises PolicyError: `file:line:column`,
+    entry and rule."""
+    return _build([shipped_configs() / FILE_NAME, *extra]) if extra else _shipped()
+
+
+def operators_files(named: Sequence[Path], out_of: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """The files that an operator named, or else the one in the configuration folder when there is one. Raises
+    PolicyError for a file that someone else could write: everybody, or agents, whose work lies in the folders `out_of`.
+    """
+    default = config_dir() / FILE_NAME
+    files = tuple(file.absolute() for file in named or ([default] if default.exists() else []))
+    for file in files:
+        _check_owner(file, out_of)
+    return files
+
+
+def _check_owner(file: Path, out_of: Sequence[Path]) -> None:
+    for folder in out_of:
+        # The name as given too: a link in the folder could be turned to another file.
+        if any(path.is_relative_to(folder.absolute()) or path.is_relative_to(folder.resolve()) for path in _both(file)):
+            raise PolicyError(
+                f"the capability catalogue {file} lies in {folder}, where agents may write",
+                hint=f"keep it elsewhere, e.g. as {config_dir() / FILE_NAME}",
+            )
+    try:
+        loose = [path for path in (file, *file.resolve().parents) if _anyones(path)]
+    except OSError as error:
+        raise PolicyError(f"the capability catalogue {file} cannot be read: {error.strerror}") from error
+    if loose:
+        raise PolicyError(f"everybody may write {loose[0]}, so it grants nothing", hint=f"chmod o-w {loose[0]}")
+
+
+def _both(file: Path) -> tuple[Path, Path]:
+    return file, file.resolve()
+
+
+def _anyones(path: Path) -> bool:
+    mode = path.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 @lru_cache(1)
@@ -78,13 +120,14 @@ def _shipped() -> Catalogue:
 def _build(files: list[Path]) -> Catalogue:
     draft = Draft()
     for file in files:
-        try:
-            table = tomllib.loads(file.read_text("utf-8"))
-        except OSError as error:
-            raise PolicyError(f"the capability catalogue {file} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise PolicyError(f"the capability catalogue {file} is not valid TOML: {error}") from error
-        read_table(table, file, draft)
+        findings = Findings(str(file))
+        source = read_source(file, findings)
+        # Read as specs are: bounded, and with the place of what is wrong.
+        if source is None or read_toml(source.text, findings) is None or findings.errors:
+            problem = findings.errors[0]
+            place = f"{file}:{problem.line}:{problem.column}" if problem.line else str(file)
+            raise PolicyError(f"{place}: {problem.message}", hint=problem.hint)
+        read_table(tomllib.loads(source.text), CatalogueText(file, find_places(source.text)), draft)
     _check_names(draft)
     check_examples(draft)
     return Catalogue(
@@ -108,21 +151,22 @@ def _check_names(draft: Draft) -> None:
         for name in capability.synonyms:
             other = name if name in known else draft.synonyms.get(name, capability.name)
             if other != capability.name:
-                raise PolicyError(f"capability {capability.name}: its synonym {name!r} already means {other}")
+                where = draft.where[capability.name]
+                raise PolicyError(f"{where}: its synonym {name!r} already means {other}")
             draft.synonyms[name] = capability.name
         for name in capability.includes:
             if name not in known:
-                raise PolicyError(f"capability {capability.name} includes {name!r}, which is not defined")
+                raise PolicyError(f"{draft.where[capability.name]}: it includes {name!r}, which is not defined")
     for name in [*draft.baseline, *draft.with_execute]:
         if name not in known:
-            raise PolicyError(f"[baseline] names {name!r}, which is not defined")
+            raise PolicyError(f"{draft.where['baseline']}: names {name!r}, which is not defined")
     for name in known:
         _check_cycle(name, (), draft)
 
 
 def _check_cycle(name: str, path: tuple[str, ...], draft: Draft) -> None:
     if name in path:
-        raise PolicyError(f"capabilities include each other: {' → '.join((*path, name))}")
+        raise PolicyError(f"{draft.where[name]}: capabilities include each other: {' → '.join((*path, name))}")
     for inner in draft.capabilities[name].includes:
         _check_cycle(inner, (*path, name), draft)
 

@@ -23,6 +23,7 @@ from toka_runtime.protocol.capability import (
     Toolchain,
     ToolchainFolder,
 )
+from toka_runtime.specs.toml_places import Places
 
 SCHEMA = 1
 SCOPE_KINDS = ("read", "write", "execute", "network", "environment")
@@ -48,11 +49,25 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueText:
+    """A file and the places in it."""
+
+    file: Path
+    places: Places
+
+    def at(self, path: tuple[str | int, ...]) -> str:
+        """`file:line:column` of the key or table at the path; the file alone where it has none."""
+        place = self.places.keys.get(path) or self.places.values.get(path)
+        return f"{self.file}:{place.line}:{place.column}" if place is not None else str(self.file)
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     rule: str
     operation: Operation
     capability: str
     covered: bool
+    where: str
 
 
 @dataclass
@@ -60,6 +75,8 @@ class Draft:
     """What the files read so far amount to."""
 
     capabilities: dict[str, Capability] = field(default_factory=dict[str, Capability])
+    where: dict[str, str] = field(default_factory=dict[str, str])
+    """Place of each capability, and of `baseline`, where it was written last."""
     synonyms: dict[str, str] = field(default_factory=dict[str, str])
     baseline: list[str] = field(default_factory=list[str])
     with_execute: list[str] = field(default_factory=list[str])
@@ -77,40 +94,50 @@ class Draft:
 class _Table:
     """A TOML table that says where it is when something in it is wrong, and knows which keys were asked for."""
 
-    def __init__(self, value: Any, where: str) -> None:
+    def __init__(self, value: Any, file: CatalogueText, path: tuple[str | int, ...] = (), label: str = "") -> None:
+        self._file, self._path, self._label = file, path, label
         if not isinstance(value, dict):
-            raise PolicyError(f"{where}: a table is needed, not {type(value).__name__}")
+            raise PolicyError(f"{self.where}: a table is needed, not {type(value).__name__}")
         self._value = cast(dict[str, Any], value)
         self._asked: set[str] = set()
-        self.where = where
+
+    @property
+    def where(self) -> str:
+        """`file:line:column` and what stands there."""
+        return f"{self._file.at(self._path)}{self._label}"
+
+    def at(self, key: str) -> str:
+        """As `where`, of one key."""
+        return f"{self._file.at((*self._path, key))}{self._label}"
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self._get(key, default)
         if not isinstance(value, str):
-            raise PolicyError(f"{self.where}: {key} has to be text")
+            raise PolicyError(f"{self.at(key)}: {key} has to be text")
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise PolicyError(f"{self.where}: {key} has to be true or false")
+            raise PolicyError(f"{self.at(key)}: {key} has to be true or false")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self._get(key, ())
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in cast(list[Any], value)):
-            raise PolicyError(f"{self.where}: {key} has to be a list of texts")
+            raise PolicyError(f"{self.at(key)}: {key} has to be a list of texts")
         return tuple(cast(list[str], value))
 
     def table(self, key: str) -> _Table:
-        return _Table(self._get(key, {}), f"{self.where} [{key}]")
+        return _Table(self._get(key, {}), self._file, (*self._path, key), f"{self._label} [{key}]")
 
     def tables(self, key: str) -> list[_Table]:
         value = self._get(key, [])
         if not isinstance(value, list):
-            raise PolicyError(f"{self.where}: {key} has to be a list of tables")
+            raise PolicyError(f"{self.at(key)}: {key} has to be a list of tables")
         return [
-            _Table(item, f"{self.where}, {key} rule {number}") for number, item in enumerate(cast(list[Any], value), 1)
+            _Table(item, self._file, (*self._path, key, number), f"{self._label}, {key} rule {number + 1}")
+            for number, item in enumerate(cast(list[Any], value))
         ]
 
     def raw(self, key: str) -> Any:
@@ -118,13 +145,16 @@ class _Table:
 
     def named_tables(self) -> dict[str, _Table]:
         self._asked.update(self._value)
-        return {key: _Table(value, f"{self.where}.{key}") for key, value in self._value.items()}
+        return {
+            key: _Table(value, self._file, (*self._path, key), f"{self._label}.{key}")
+            for key, value in self._value.items()
+        }
 
     def done(self) -> None:
         unknown = sorted(set(self._value) - self._asked)
         if unknown:
             known = ", ".join(sorted(self._asked))
-            raise PolicyError(f"{self.where}: unknown key {unknown[0]!r}", hint=f"known here: {known}")
+            raise PolicyError(f"{self.at(unknown[0])}: unknown key {unknown[0]!r}", hint=f"known here: {known}")
 
     def _get(self, key: str, default: Any) -> Any:
         self._asked.add(key)
@@ -135,12 +165,14 @@ class _Table:
         return default
 
 
-def read_table(raw: dict[str, Any], file: Path, draft: Draft) -> None:
+def read_table(raw: dict[str, Any], file: CatalogueText, draft: Draft) -> None:
     """Add one file to the draft. Raises PolicyError."""
-    top = _Table(raw, str(file))
-    if top.raw("schema") != SCHEMA:
-        raise PolicyError(f"{file}: schema = {SCHEMA} is expected")
+    top = _Table(raw, file)
+    if raw.get("schema") != SCHEMA:
+        raise PolicyError(f"{top.at('schema')}: schema = {SCHEMA} is expected")
+    top.raw("schema")
     base = top.table("baseline")
+    draft.where["baseline"] = base.where
     draft.baseline += base.texts("capabilities")
     draft.with_execute += base.texts("with_execute")
     base.done()
@@ -194,6 +226,7 @@ def _capability(name: str, table: _Table, draft: Draft) -> None:
     if not _NAME.fullmatch(name):
         raise PolicyError(f"{table.where}: a capability's name is lower case words joined by hyphens")
     extends, replaces = table.flag("extends"), table.flag("replaces")
+    draft.where[name] = table.where
     before = draft.capabilities.get(name)
     if before is not None and not (extends or replaces):
         raise PolicyError(
@@ -269,7 +302,9 @@ def _paths(name: str, kind: str, table: _Table, draft: Draft) -> tuple[PathRule,
         rule = PathRule(id=f"{name}:{glob}", capability=name, glob=glob)
         rules.append(rule)
         for example, covered in _examples(entry):
-            draft.examples.append(Example(rule.id, Operation(kind=operation, target=example), name, covered))
+            draft.examples.append(
+                Example(rule.id, Operation(kind=operation, target=example), name, covered, entry.where)
+            )
         entry.done()
     return tuple(rules)
 
@@ -298,7 +333,7 @@ def _programs(name: str, table: _Table, draft: Draft) -> tuple[ExecuteRule, ...]
         for example, covered in _examples(entry):
             argv = tuple(shlex.split(example))
             operation = Operation(kind=OperationKind.EXECUTE, target=example, argv=argv)
-            draft.examples.append(Example(rules[first].id, operation, name, covered))
+            draft.examples.append(Example(rules[first].id, operation, name, covered, entry.where))
         entry.done()
     return tuple(rules)
 
@@ -330,7 +365,7 @@ def _hosts(name: str, table: _Table, draft: Draft) -> tuple[NetworkRule, ...]:
         rules.append(rule)
         for example, covered in _examples(entry):
             draft.examples.append(
-                Example(rule.id, Operation(kind=OperationKind.CONNECT, target=example), name, covered)
+                Example(rule.id, Operation(kind=OperationKind.CONNECT, target=example), name, covered, entry.where)
             )
         entry.done()
     return tuple(rules)
@@ -365,6 +400,7 @@ def check_examples(draft: Draft) -> None:
         decision = decide(example.operation, rights)
         if isinstance(decision, Allowed) != example.covered:
             has, should = ("covers", "not to") if isinstance(decision, Allowed) else ("does not cover", "to")
+            target = repr(example.operation.target)
             raise PolicyError(
-                f"catalogue rule {example.rule}: it {has} {example.operation.target!r}, which its example says {should}"
+                f"{example.where}: rule {example.rule}: it {has} {target}, which its example says {should}"
             )

@@ -42,6 +42,8 @@ class RuntimeOptions(Model):
     enable: frozenset[str] = frozenset()
     """Conditions of `tasks.conditional` that are switched on."""
     workspace_mode: Literal["auto", "in-place"] = "auto"
+    catalogues: tuple[Path, ...] = ()
+    """Operator's capability files; none: the one in the configuration folder, when there is one."""
     allow_unconfined: bool = False
     """The operator's word that agents whose spec says `sandbox: false` may run without walls."""
     loop: LoopLimits = LoopLimits()

@@ -63,6 +63,7 @@ async def perform(
         root=workspace.path,
         rights=rights,
         runner=process,
+        catalogue=services.catalogue,
         emit=voice.emit,
         output=output,
         clock=services.clock,
@@ -72,6 +73,7 @@ async def perform(
     )
     proxy = EgressProxy(
         rights=lambda: gate.rights,
+        catalogue=services.catalogue,
         emit=voice.emit,
         clock=services.clock,
         limits=spec.security.limits,

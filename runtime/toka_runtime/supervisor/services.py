@@ -10,6 +10,7 @@ from toka_runtime.aio import OnFailure
 from toka_runtime.clock import Clock
 from toka_runtime.llm.base import ModelGateway
 from toka_runtime.llm.redact import Redactor
+from toka_runtime.policy.catalogue import Catalogue
 from toka_runtime.protocol.events import Event
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.protections import HostProtections
@@ -33,6 +34,7 @@ class Services:
     gateway: ModelGateway
     workspaces: Workspaces
     redactor: Redactor
+    catalogue: Catalogue
     guard: LimitGuard
     host: asyncio.Future[HostProtections | None]
     """What this host offers; not done while it is being tried, None where that failed."""

@@ -17,7 +17,7 @@ from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.llm.base import ModelGateway
 from toka_runtime.llm.gateway import Gateway
 from toka_runtime.llm.redact import Redactor
-from toka_runtime.policy.catalogue import load_catalogue
+from toka_runtime.policy.catalogue import load_catalogue, operators_files
 from toka_runtime.policy.rules import compile_rights
 from toka_runtime.protocol.events import (
     AgentBlocked,
@@ -83,10 +83,12 @@ class Supervisor:
     async def open(
         cls, options: RuntimeOptions, *, clock: Clock | None = None, gateway: ModelGateway | None = None
     ) -> Supervisor:
-        """Check the workspace, lock the state folder, start nothing yet. Raises WorkspaceError, StoreError."""
+        """Check the workspace, lock the state folder, start nothing yet. Raises WorkspaceError, StoreError,
+        PolicyError."""
         clock = clock or SystemClock()
         workspaces = Workspaces(options.workspace, options.state_dir, mode=options.workspace_mode)
         await workspaces.check()
+        catalogue = load_catalogue(operators_files(options.catalogues, (options.workspace, options.state_dir)))
         store = await EventStore.open(options.state_dir, host=options.host, clock=clock)
         try:
             bus = Bus(store, await store.latest_state())
@@ -120,6 +122,7 @@ class Supervisor:
             gateway=gateway or Gateway(options.gateway, clock),
             workspaces=workspaces,
             redactor=redactor,
+            catalogue=catalogue,
             guard=LimitGuard(enforcer, clock, redact=redactor.text, on_failure=defect),
             host=asyncio.get_running_loop().create_future(),
             on_failure=defect,
@@ -194,7 +197,7 @@ class Supervisor:
                 await self.store.append(SpecRejected(file=file.file, name=file.name, problems=file.errors))
         if report.fleet is not None and report.fleet.max_concurrent_agents and self.options.max_agents is None:
             self._slots = report.fleet.max_concurrent_agents
-        catalogue = load_catalogue()
+        catalogue = self.services.catalogue
         graph = build_graph(specs)
         for spec in specs:
             rights = compile_rights(spec, catalogue)

@@ -10,7 +10,7 @@ import pytest
 
 from toka_runtime.errors import PolicyError
 from toka_runtime.paths import shipped_configs
-from toka_runtime.policy.catalogue import FILE_NAME, load_catalogue
+from toka_runtime.policy.catalogue import FILE_NAME, load_catalogue, operators_files
 from toka_runtime.policy.rules import compile_rights
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.spec import AgentSpec, Security
@@ -89,7 +89,7 @@ def test_operators_add_extend_and_replace(tmp_path: Path) -> None:
         text = "nothing at all"
         """,
     )
-    catalogue = load_catalogue(file)
+    catalogue = load_catalogue([file])
     spec = AgentSpec(
         name=AgentName("a"), security=Security(capabilities_required=("baking", "git-access", "link-validation"))
     )
@@ -133,17 +133,84 @@ def test_operators_add_extend_and_replace(tmp_path: Path) -> None:
         ),
         ("[baseline]\ncapabilities=['gone']", "'gone', which is not defined"),
         ("[unheard-of]", "unknown key 'unheard-of'"),
-        ("not toml", "not valid TOML"),
+        ("not toml", "own.toml:2:5: TOML: Expected"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(PolicyError, match=re.escape(words)):
-        load_catalogue(extra(tmp_path, text))
+        load_catalogue([extra(tmp_path, text)])
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="cannot be read"):
-        load_catalogue(tmp_path / "absent.toml")
+    with pytest.raises(PolicyError, match="does not exist"):
+        load_catalogue([tmp_path / "absent.toml"])
     (tmp_path / "old.toml").write_text("schema = 99")
     with pytest.raises(PolicyError, match="schema = 1 is expected"):
-        load_catalogue(tmp_path / "old.toml")
+        load_catalogue([tmp_path / "old.toml"])
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[capability.new]\ntext='x'\nwhat=1", "4:1"),
+        ("[capability.new]\ntext=3", "3:1"),
+        ("[capability.new]", "2:13"),
+        ("[capability.git-access]\ntext='x'", "2:13"),
+        ("[capability.new]\ntext='x'\nsynonyms=['git']", "2:13"),
+        ("[capability.new]\ntext='x'\n[[capability.new.write]]\nglob='a'\nmatch=['b']", "4:1"),
+        ("[capability.new]\ntext='x'\n[[capability.new.write]]\nglob='a'\n[[capability.new.write]]\nblob='b'", "6:1"),
+        ("[baseline]\ncapabilities=['gone']", "2:2"),
+        ("[capability.new]\ntext='\x1b[2J'", "3:7"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, place: str) -> None:
+    file = extra(tmp_path, text)
+    with pytest.raises(PolicyError) as raised:
+        load_catalogue([file])
+    assert raised.value.message.startswith(f"{file}:{place}")
+
+
+def test_several_files_build_on_each_other(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text("schema = 1\n[capability.one]\ntext = 'one'\n")
+    second.write_text("schema = 1\n[capability.two]\ntext = 'two'\nincludes = ['one']\n")
+    assert load_catalogue([first, second]).closure("two") == ("two", "one")
+    with pytest.raises(PolicyError, match="'one', which is not defined"):
+        load_catalogue([second])
+
+
+def test_the_default_is_in_the_configuration_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert operators_files([]) == ()
+    default = tmp_path / "toka" / FILE_NAME
+    default.parent.mkdir()
+    default.write_text("schema = 1\n")
+    assert operators_files([]) == (default,)
+    named = extra(tmp_path, "")
+    assert operators_files([named]) == (named,), "naming one is instead of it"
+
+
+def test_a_file_that_agents_or_everybody_may_write_grants_nothing(tmp_path: Path) -> None:
+    workspace, outside = tmp_path / "workspace", tmp_path / "outside"
+    for folder in (workspace, outside):
+        folder.mkdir()
+    inside, safe = extra(workspace, ""), extra(outside, "")
+    link_in, link_out = workspace / "link.toml", outside / "link.toml"
+    link_in.symlink_to(safe)
+    link_out.symlink_to(inside)
+    for file in (inside, link_in, link_out, outside / ".." / "workspace" / "own.toml"):
+        with pytest.raises(PolicyError, match="where agents may write"):
+            operators_files([file], (workspace,))
+    assert operators_files([safe], (workspace,)) == (safe,)
+    safe.chmod(0o666)
+    with pytest.raises(PolicyError, match="everybody may write"):
+        operators_files([safe], (workspace,))
+    safe.chmod(0o644)
+    outside.chmod(0o777)
+    with pytest.raises(PolicyError, match="everybody may write"):
+        operators_files([safe], (workspace,))
+
+
+def test_the_example_that_ships_is_good() -> None:
+    catalogue = load_catalogue([shipped_configs() / "capabilities.example.toml"])
+    assert catalogue.defines("terraform-plan")
