@@ -26,7 +26,7 @@ class KernelLog:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.lseek(self._descriptor, 0, os.SEEK_END)
-                self._next()
+                self._record()
             except OSError:
                 # It may be opened and not read where the kernel's messages are restricted.
                 self.close()
@@ -48,18 +48,23 @@ class KernelLog:
             self._descriptor = -1
 
     def _next(self) -> str | None:
+        while (record := self._record()) is not None:
+            head, _, text = record.decode(errors="replace").partition(";")
+            priority = head.partition(",")[0]
+            # A process may write here what it likes; the kernel's own messages have facility 0.
+            if priority.isdecimal() and int(priority) < 8:
+                return text.partition("\n")[0]
+        return None
+
+    def _record(self) -> bytes | None:
         while self._descriptor >= 0:
             try:
-                record = os.read(self._descriptor, 8192).decode(errors="replace")
+                return os.read(self._descriptor, 8192)
             except BlockingIOError:
                 return None
             except BrokenPipeError:
                 # Overwritten before it was read: go on with the oldest that is left.
                 continue
-            head, _, text = record.partition(";")
-            # A process may write here what it likes; the kernel's own messages have facility 0.
-            if head.partition(",")[0].isdecimal() and int(head.partition(",")[0]) < 8:
-                return text.partition("\n")[0]
         return None
 
     def _heard(self, line: str) -> None:
