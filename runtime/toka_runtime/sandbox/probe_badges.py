@@ -8,6 +8,7 @@ from pathlib import Path
 from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import Area, Badge, Tier
 from toka_runtime.sandbox.in_force import unheld
+from toka_runtime.sandbox.observer_probe import BROKERED_ONLY, KERNEL_OBSERVED, OBSERVER
 from toka_runtime.sandbox.probe_cgroups import V2
 from toka_runtime.sandbox.probe_confined import KILLED
 from toka_runtime.sandbox.probe_inside import BY_BWRAP, WHOLE
@@ -147,7 +148,8 @@ def _files(evidence: Evidence) -> Badge:
         area=Area.FS,
         strength=Strength.ENFORCED,
         mechanism=f"mount namespace with a root of its own{_maker(evidence)}, Landlock for each call{user}",
-        effect="an agent sees system programs, its own folder and its scratch; a tool call only what it was allowed",
+        effect="an agent sees system programs, its own folder and its scratch; a tool call only what it was allowed; "
+        + (KERNEL_OBSERVED if evidence.ok(OBSERVER) else BROKERED_ONLY),
     )
 
 

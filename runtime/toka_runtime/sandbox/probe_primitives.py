@@ -14,6 +14,7 @@ from typing import Any
 from toka_runtime.sandbox import bwrap, kernel, landlock, namespaces, seccomp
 from toka_runtime.sandbox.landlock import READ, LandlockError, PathAccess
 from toka_runtime.sandbox.namespaces import View
+from toka_runtime.sandbox.observer_probe import OBSERVER, try_observer
 from toka_runtime.sandbox.probe_children import Seen, attempt, attempts
 from toka_runtime.sandbox.probe_model import Check
 from toka_runtime.sandbox.syscalls import FORBIDDEN_NAMES
@@ -40,6 +41,7 @@ def primitives() -> list[Check]:
     checks.append(attempt("capabilities", _capabilities))
     checks += attempts("landlock", _landlock)
     checks.append(attempt("seccomp", _seccomp))
+    checks.append(attempt(OBSERVER, try_observer))
     checks.append(bubblewrap())
     return checks
 
