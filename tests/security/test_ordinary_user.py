@@ -15,7 +15,7 @@ import pytest
 from fakes.cell import place, system_python
 
 HERE = Path(__file__).parents[2]
-CORE = ("bombs", "files", "processes", "secrets", "sockets", "system_calls")
+CORE = ("bombs", "files", "folder_walls", "processes", "secrets", "sockets", "system_calls", "toolchains")
 """Where the kernel decides. CI runs all of it as an ordinary user, too."""
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
