@@ -189,6 +189,11 @@ def branch_name(pid: int) -> str:
     return f"toka-{_pid_namespace()}-{pid}-{_started_ticks(pid)}"
 
 
+def is_branch(name: str) -> bool:
+    """A runtime's own branch, or the group that it has moved into itself."""
+    return _NAME.fullmatch(name) is not None
+
+
 def remove_stale(own: Path, files: CgroupFiles = KERNEL) -> list[str]:
     """Branches below `own` whose runtime is dead: what is left in them is killed, and they are removed. Names of what
     was found. Another PID namespace's are left alone: nobody here can tell whether it lives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from toka_runtime.limits.enforcer import FIX
 from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import Area, Badge, Tier
 from toka_runtime.sandbox.in_force import unheld
@@ -175,45 +176,53 @@ def _kill(evidence: Evidence) -> Badge:
 def _processes(evidence: Evidence) -> Badge:
     held = evidence.ok("confined.processes")
     whose = "an agent's own user" if evidence.root else "your user in an agent's user namespace"
+    holders = [_group_limit(evidence, "pids", "pids.max"), f"RLIMIT_NPROC, {whose}" if held else ""]
+    mechanism = " and ".join(filter(None, holders))
     return Badge(
         area=Area.PROCS,
-        strength=Strength.ENFORCED if held else Strength.NONE,
-        mechanism=f"RLIMIT_NPROC, {whose}" if held else "",
-        reason="" if held else evidence.why("confined.processes"),
-        effect="a fork bomb stops at the limit of its agent" if held else "a fork bomb takes the whole machine",
-        fix="" if held else "run each runtime as a user of its own with a limit (ulimit -u)",
+        strength=Strength.ENFORCED if mechanism else Strength.NONE,
+        mechanism=mechanism,
+        reason="" if mechanism else evidence.why("confined.processes"),
+        effect="a fork bomb stops at the limit of its agent" if mechanism else "a fork bomb takes the whole machine",
+        fix="" if mechanism else "run each runtime as a user of its own with a limit (ulimit -u)",
     )
 
 
 def _memory(evidence: Evidence) -> Badge:
-    held = evidence.ok("confined.memory")
-    possible = _controllers(evidence, "memory")
+    if mechanism := _group_limit(evidence, "memory", "memory.max", "memory.limit_in_bytes"):
+        return _held(
+            Area.MEM, mechanism, "an agent's processes together, with all that they share, keep to its max_memory"
+        )
+    each = "RLIMIT_DATA for each process, " if evidence.ok("confined.memory") else ""
     return Badge(
         area=Area.MEM,
-        strength=Strength.APPROXIMATE if held else Strength.NONE,
-        mechanism="RLIMIT_DATA" if held else "",
-        reason=f"the runtime sets no cgroup limits yet; {possible}" if held else evidence.why("confined.memory"),
-        effect="memory_limit holds for each process, not for all of an agent's together"
-        if held
-        else "an agent may use all of the memory",
-        fix="limit the runtime as a whole: systemd-run --user --scope -p MemoryMax=…",
+        strength=Strength.APPROXIMATE,
+        mechanism=f"{each}a watchdog for the tree",
+        reason=evidence.why(V2),
+        effect="an agent that passes its max_memory is ended, some twentieths of a second later",
+        fix=FIX,
     )
 
 
 def _cpu(evidence: Evidence) -> Badge:
+    if mechanism := _group_limit(evidence, "cpu", "cpu.max", "cpu.cfs_quota_us"):
+        return _held(Area.CPU, mechanism, "an agent gets its max_cpu and no more")
     return Badge(
         area=Area.CPU,
-        strength=Strength.NONE,
-        mechanism="",
-        reason=f"the runtime sets no CPU limits yet; {_controllers(evidence, 'cpu')}",
-        effect="an agent may use all processors",
-        fix="limit the runtime as a whole: systemd-run --user --scope -p CPUQuota=…",
+        strength=Strength.APPROXIMATE,
+        mechanism="stopped and let go in turn, by what it has used",
+        reason=evidence.why(V2),
+        effect="an agent keeps to its max_cpu on average, not at each moment",
+        fix=FIX,
     )
 
 
-def _controllers(evidence: Evidence, controller: str) -> str:
+def _held(area: Area, mechanism: str, effect: str) -> Badge:
+    return Badge(area=area, strength=Strength.ENFORCED, mechanism=mechanism, effect=effect)
+
+
+def _group_limit(evidence: Evidence, controller: str, file: str, file_v1: str = "") -> str:
+    """ "" when no control group holds it here."""
     if evidence.ok(V2):
-        return "this host would allow them (cgroup v2)"
-    if evidence.ok(f"cgroup.v1.{controller}"):
-        return "this host would allow them (cgroup v1)"
-    return f"this host allows none ({evidence.why(V2)})"
+        return f"cgroup v2 {file}"
+    return f"cgroup v1 {file_v1 or file}" if evidence.ok(f"cgroup.v1.{controller}") else ""

@@ -10,6 +10,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from toka_runtime.limits.cgroup_control import members
+from toka_runtime.limits.cgroup_files import own_places
+from toka_runtime.limits.enforcer import is_branch
 from toka_runtime.sandbox.probe_children import Seen, attempts
 from toka_runtime.sandbox.probe_model import Check
 
@@ -27,43 +30,8 @@ def cgroups() -> list[Check]:
     return [*attempts(V2, _version_2), *attempts("cgroup.v1", _version_1)]
 
 
-def mount_points(mounts: str) -> dict[str, tuple[str, str]]:
-    """From the text of mountinfo: controller (`` for version 2) → (mount point, its root)."""
-    found: dict[str, tuple[str, str]] = {}
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) < 5 or len(kind) < 3:
-            continue
-        if kind[0] == "cgroup2":
-            found[""] = (fields[4], fields[3])
-        elif kind[0] == "cgroup":
-            found |= {option: (fields[4], fields[3]) for option in kind[2].split(",") if option in _V1_LIMITS}
-    return found
-
-
-def own_groups(text: str) -> dict[str, str]:
-    """From the text of /proc/self/cgroup: controller (`` for version 2) → path."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), path)
-    return found
-
-
-def _own_folder(controller: str) -> Path | None:
-    mounts = mount_points(Path("/proc/self/mountinfo").read_text())
-    path = own_groups(Path("/proc/self/cgroup").read_text()).get(controller)
-    if controller not in mounts or path is None:
-        return None
-    place, root = mounts[controller]
-    if root != "/" and path.startswith(root):
-        path = path.removeprefix(root)
-    return Path(place + path)
-
-
 def _version_2() -> dict[str, Seen]:
-    own = _own_folder("")
+    own = own_places().v2
     if own is None:
         return {V2: Seen(False, "not mounted", errno.ENOENT)}
     offered = (own / "cgroup.controllers").read_text().split()
@@ -88,16 +56,25 @@ def _version_2() -> dict[str, Seen]:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 # What the kernel says after it has checked the right to do it and that the controllers are there.
-                return {V2: Seen(True, f"{own} is delegated; its limits need the runtime in a leaf group"), **seen}
+                return {V2: _shared(own), **seen}
             return {V2: Seen(False, f"{own}: {error.strerror}", error.errno or 0), **seen}
     return {V2: Seen(True, f"{own} is delegated: {', '.join(_V2_LIMITS)} were set in a group below"), **seen}
 
 
+def _shared(own: Path) -> Seen:
+    """A group with processes hands out no controllers: the runtime moves aside, if they are all its own."""
+    others = set(members(own)) - {os.getpid(), os.getppid()}
+    if others and not is_branch(own.name):
+        return Seen(False, f"{own} holds other processes, too: {len(others)}", errno.EBUSY)
+    return Seen(True, f"{own} is delegated; the runtime moves into a group below, and its agents beside it")
+
+
 def _version_1() -> dict[str, Seen]:
     seen: dict[str, Seen] = {}
+    places = own_places().v1
     for controller, (file, value) in _V1_LIMITS.items():
         name = f"cgroup.v1.{controller}"
-        own = _own_folder(controller)
+        own = places.get(controller)
         if own is None:
             seen[name] = Seen(False, "not mounted", errno.ENOENT)
             continue

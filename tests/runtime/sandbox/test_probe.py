@@ -12,7 +12,8 @@ import pytest
 
 from fakes.child import in_child
 from fakes.processes import processes_naming
-from toka_runtime.sandbox import bwrap, landlock, namespaces, probe_badges, probe_cgroups, seccomp, view
+from toka_runtime.limits import cgroup_files
+from toka_runtime.sandbox import bwrap, landlock, namespaces, probe_badges, seccomp, view
 from toka_runtime.sandbox.namespaces import PrimitiveMissing
 from toka_runtime.sandbox.probe import Area, Check, HostProbe, Strength, Tier, probe_host
 from toka_runtime.sandbox.probe_badges import Evidence, badges_of, tier_of
@@ -62,13 +63,19 @@ def test_this_host(tmp_path: Path, user: int | None) -> None:
     assert probe.uid == (os.getuid() if user is None else user)
     assert [badge.area for badge in probe.badges] == list(Area)
     strength = {badge.area: badge.strength for badge in probe.badges}
+
+    def held(controller: str) -> Strength:
+        names = ("cgroup.v2", f"cgroup.v1.{controller}")
+        grouped = any(check.ok for check in probe.checks if check.name in names)
+        return Strength.ENFORCED if grouped else Strength.APPROXIMATE
+
     assert strength == {
         Area.FS: Strength.ENFORCED,
         Area.NET: Strength.ENFORCED,
         Area.KILL: Strength.ENFORCED,
         Area.PROCS: Strength.ENFORCED,
-        Area.MEM: Strength.APPROXIMATE,
-        Area.CPU: Strength.NONE,
+        Area.MEM: held("memory"),
+        Area.CPU: held("cpu"),
     }
     for badge in probe.badges:
         assert badge.effect
@@ -240,10 +247,28 @@ def test_each_needed_check_alone_closes_the_door(name: str) -> None:
 
 
 def test_limits_that_have_no_effect_are_badges_not_doors() -> None:
-    loose = evidence("confined.memory", "confined.processes")
+    loose = evidence("confined.memory", "confined.processes", "cgroup.v2")
     assert not loose.problem
-    strength = {badge.area: badge.strength for badge in badges_of(loose)}
-    assert strength[Area.MEM] is strength[Area.PROCS] is Strength.NONE
+    badges = {badge.area: badge for badge in badges_of(loose)}
+    assert badges[Area.PROCS].strength is Strength.NONE
+    assert badges[Area.MEM].strength is badges[Area.CPU].strength is Strength.APPROXIMATE
+    assert badges[Area.MEM].mechanism == "a watchdog for the tree"
+    assert "Delegate=yes" in badges[Area.MEM].fix
+
+
+@pytest.mark.parametrize(
+    ("failed", "held", "memory"),
+    [((), (), "cgroup v2 memory.max"), (("cgroup.v2",), ("memory", "cpu"), "cgroup v1 memory.limit_in_bytes")],
+)
+def test_what_a_control_group_holds_is_enforced_and_named(
+    failed: tuple[str, ...], held: tuple[str, ...], memory: str
+) -> None:
+    found = evidence(*failed)
+    found.checks |= {f"cgroup.v1.{name}": Check(name=f"cgroup.v1.{name}", ok=True, detail="") for name in held}
+    badges = {badge.area: badge for badge in badges_of(found)}
+    assert badges[Area.MEM].strength is badges[Area.CPU].strength is Strength.ENFORCED
+    assert badges[Area.MEM].mechanism == memory
+    assert not badges[Area.MEM].reason
 
 
 def test_a_try_that_hangs_or_dies_is_a_no() -> None:
@@ -271,11 +296,11 @@ def test_reading_where_control_groups_are() -> None:
         "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
         "broken line\n"
     )
-    found = probe_cgroups.mount_points(mounts)
+    found = cgroup_files.mount_points(mounts)
     assert found["memory"] == ("/sys/fs/cgroup/memory", "/docker/1")
     assert found["cpu"][0] == "/sys/fs/cgroup/cpu,cpuacct"
     assert found[""][0] == "/sys/fs/cgroup/unified"
-    assert probe_cgroups.own_groups("4:memory:/a:b\n1:cpu,cpuacct:/\n0::/x\n") == {
+    assert cgroup_files.own_groups("4:memory:/a:b\n1:cpu,cpuacct:/\n0::/x\n") == {
         "memory": "/a:b",
         "cpu": "/",
         "cpuacct": "/",
