@@ -19,10 +19,12 @@ from toka_runtime.llm.gateway import Gateway
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.policy.catalogue import load_catalogue, operators_files
 from toka_runtime.policy.rules import compile_rights
+from toka_runtime.protocol.budget import Account, BudgetScope
 from toka_runtime.protocol.events import (
     AgentBlocked,
     AgentSampled,
     AgentStateChanged,
+    BudgetSet,
     Event,
     HostProbed,
     HostSampled,
@@ -40,7 +42,7 @@ from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.spec import Dependency, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
-from toka_runtime.protocol.usage import Usage
+from toka_runtime.protocol.usage import Budget, Usage
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import SandboxPlan
 from toka_runtime.sandbox.probe_apart import probe_apart
@@ -50,6 +52,7 @@ from toka_runtime.specs.loader import LoadReport
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
 from toka_runtime.supervisor.agent import Agent
+from toka_runtime.supervisor.budgets import Budgets
 from toka_runtime.supervisor.bus import Bus
 from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
@@ -58,6 +61,8 @@ from toka_runtime.supervisor.reports import Reporter
 from toka_runtime.supervisor.scheduler import Candidate, schedule
 from toka_runtime.supervisor.services import Services
 from toka_runtime.supervisor.workspace import Workspaces
+
+PROBE_AFTER_S = 0.5
 
 
 class Supervisor:
@@ -112,6 +117,7 @@ class Supervisor:
         wake = asyncio.Event()
         # Before anything is started: what is started later follows this process into its control group.
         enforcer = await asyncio.to_thread(Enforcer.open)
+        gateway = gateway or Gateway(options.gateway, clock)
         services = Services(
             options=options,
             clock=clock,
@@ -119,7 +125,10 @@ class Supervisor:
             transcripts=Transcripts(store),
             output=output,
             launcher=ForkServer(on_stderr=write_errors, confine=True, enforcer=enforcer),
-            gateway=gateway or Gateway(options.gateway, clock),
+            gateway=gateway,
+            budgets=Budgets(
+                gateway, clock, bus.snapshot(), _caps(options), free=options.gateway.provider == "rehearsal"
+            ),
             workspaces=workspaces,
             redactor=redactor,
             catalogue=catalogue,
@@ -151,6 +160,9 @@ class Supervisor:
             )
         )
         self.began_at_seq = started.seq
+        for account, cap in _caps(options).items():
+            if self.bus.snapshot().books.caps.get(account.key) != cap:
+                await self.record(BudgetSet(scope=account.scope, name=account.name, budget=cap, actor="option"))
         self._tasks.spawn(self._probe_host(), name="probe")
         self.services.guard.start()
         self._tasks.spawn(self._schedule_forever(), name="scheduler")
@@ -159,6 +171,8 @@ class Supervisor:
     async def _probe_host(self) -> None:
         found = None
         try:
+            # It takes a core for half a second: the first agent goes before.
+            await self.services.clock.sleep(PROBE_AFTER_S)
             found = await probe_apart()
             await self.record(HostProbed(protections=found))
         except ProcessError as error:
@@ -201,6 +215,7 @@ class Supervisor:
         graph = build_graph(specs)
         for spec in specs:
             rights = compile_rights(spec, catalogue)
+            self.services.budgets.load(spec, len(spec.enabled_tasks(self.options.enable)))
             self.agents[spec.name] = Agent(self.services, spec, rights)
             self._dependencies[spec.name] = graph.dependencies(spec.name)
             self._reporters[spec.name] = Reporter(spec, self.options.state_dir, self.services.clock)
@@ -219,6 +234,15 @@ class Supervisor:
         if (agent := self.agents.get(name)) is None:
             raise CommandRefused(f"no agent {name!r} is loaded")
         return agent
+
+    async def set_budget(self, scope: BudgetScope, name: str, cap: Budget, actor: str) -> str:
+        """A new cap; agents that wait for it go on. Returns the words for it. Raises CommandRefused."""
+        if scope in (BudgetScope.AGENT, BudgetScope.TASK) and name:
+            self.agent(AgentName(name.partition("/")[0]))
+        account = Account(scope, name)
+        await self.record(BudgetSet(scope=scope, name=name, budget=cap, actor=actor))
+        self.services.budgets.set_cap(account, cap)
+        return f"budget of {account.key.replace(':', ' ')}: {_cap_text(cap)}"
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -374,6 +398,17 @@ class Supervisor:
 
     def snapshot(self) -> FleetState:
         return self.bus.snapshot()
+
+
+def _cap_text(cap: Budget) -> str:
+    parts = [f"{cap.max_tokens:,} tokens"] if cap.max_tokens is not None else []
+    parts += [f"${cap.max_cost_usd:,.2f}"] if cap.max_cost_usd is not None else []
+    return " and ".join(parts) or "no cap"
+
+
+def _caps(options: RuntimeOptions) -> dict[Account, Budget]:
+    given = ((BudgetScope.FLEET, options.fleet_budget), (BudgetScope.DAY, options.day_budget))
+    return {Account(scope, ""): cap for scope, cap in given if cap is not None}
 
 
 def _defect(name: str, error: BaseException) -> Noticed:
