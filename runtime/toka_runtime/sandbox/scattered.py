@@ -9,6 +9,7 @@ up, on a folder whose owner may be an attacker: no link is followed, and rights 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
@@ -34,25 +35,32 @@ def accesses(root: str, rules: Sequence[Scattered], denied: Sequence[str] = ()) 
         return
     yield PathAccess(root, READ_DIR)
     protected = [compile_glob(glob, ignore_case=True) for glob in denied]
+    # Most names are no rule's: one pattern tells that.
+    any_rule = re.compile("|".join(f"(?:{compile_glob(rule.glob).pattern})" for rule in rules), re.DOTALL)
     seen = found = 0
     for top, folders, files, descriptor in os.fwalk(root, follow_symlinks=False):
         prefix = top[len(root) :].strip("/")
         here = f"{prefix}/" if prefix else ""
-        folders[:] = [name for name in folders if not any(one.fullmatch(here + name) for one in protected)]
         for name in (*folders, *files):
             seen += 1
             if seen > MOST_NAMES or found > MOST_FOUND:
                 return
-            if any(one.fullmatch(here + name) for one in protected):
+            path = here + name
+            if any_rule.fullmatch(path) is None or any(one.fullmatch(path) for one in protected):
                 continue
-            for rights, opened in _access(rules, here + name, name, descriptor):
+            for access in _access(rules, path, name, descriptor):
                 found += 1
-                yield PathAccess(f"/proc/self/fd/{opened}", rights)
-        folders[:] = [name for name in folders if any(_reaches(rule, here + name) for rule in rules)]
+                yield access
+        folders[:] = [
+            name
+            for name in folders
+            if any(_reaches(rule, here + name) for rule in rules)
+            and not any(one.fullmatch(here + name) for one in protected)
+        ]
 
 
-def _access(rules: Sequence[Scattered], path: str, name: str, folder: int) -> Generator[tuple[int, int]]:
-    """(rights, descriptor), once or not at all."""
+def _access(rules: Sequence[Scattered], path: str, name: str, folder: int) -> Generator[PathAccess]:
+    """Once or not at all. `folder`: a descriptor of the one that holds `name`."""
     as_tree = as_file = 0
     for rule in rules:
         if covers(rule.glob, rule.within, path):
@@ -69,7 +77,7 @@ def _access(rules: Sequence[Scattered], path: str, name: str, folder: int) -> Ge
         mode = os.fstat(opened).st_mode
         rights = as_file if stat.S_ISREG(mode) else as_tree if stat.S_ISDIR(mode) else 0
         if rights:
-            yield rights, opened
+            yield PathAccess(f"/proc/self/fd/{opened}", rights)
     finally:
         os.close(opened)
 

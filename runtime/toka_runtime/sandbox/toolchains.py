@@ -4,9 +4,8 @@ say of those that keep their parts in a home. A home itself, and what else lies 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from toka_runtime.protocol.capability import Rights, Toolchain, ToolchainFolder
@@ -21,17 +20,16 @@ def own_python() -> str | None:
     that is certain to be there. Its `bin` is to come first in an agent's PATH, for what else a search path holds (a
     version manager's shims) works only with its home."""
     prefix = Path(sys.base_prefix).resolve()
-    return None if _in_system(prefix) or _holds_home(prefix) else str(prefix)
+    return None if _in_system(str(prefix)) or _holds_home(prefix) else str(prefix)
 
 
 def toolchains(rights: Rights, search_path: str) -> list[str]:
     """What lies outside of the system folders and is needed by a program that may be run, programs looked up in
     `search_path`; it exists, and is for reading."""
     found: list[Path] = []
-    for name in _programs(rights):
-        if (place := shutil.which(name, path=search_path)) is not None:
-            for path in _links(Path(place)):
-                found += _installation(path)
+    for place in _outside(_programs(rights), search_path):
+        for path in _links(Path(place)):
+            found += _installation(path)
     for toolchain in _needed(rights):
         for folder in toolchain.folders:
             if (at := _place(folder)) is not None:
@@ -63,6 +61,30 @@ def _programs(rights: Rights) -> dict[str, None]:
     return named | dict.fromkeys(name for toolchain in _needed(rights) for name in toolchain.programs)
 
 
+def _outside(names: Iterable[str], search_path: str) -> list[str]:
+    """Where those of the programs are that a shell would find outside of the system folders. By hand: a launch waits
+    for this, and `shutil.which` and pathlib took most of it."""
+    folders = [folder for folder in dict.fromkeys(search_path.split(":")) if folder.startswith("/")]
+    there = {folder: _names_in(folder) for folder in folders if not _in_system(folder)}
+    found: list[str] = []
+    for name in names:
+        for number, folder in enumerate(folders):
+            path = f"{folder}/{name}"
+            if name in there.get(folder, ()) and os.access(path, os.X_OK):
+                before = [other for other in folders[:number] if other not in there]
+                if not any(os.access(f"{other}/{name}", os.X_OK) for other in before):
+                    found.append(path)
+                break
+    return found
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return frozenset()
+
+
 def _place(folder: ToolchainFolder) -> Path | None:
     """The first of the places that is there: `$VARIABLE` of the runtime's own environment, `~/…`, or a path."""
     for text in folder.at:
@@ -86,7 +108,7 @@ def _links(program: Path) -> Iterator[Path]:
 def _installation(program: Path) -> list[Path]:
     """For /opt/x/bin/tool all of /opt/x; below a home only what looks like an installation, else its programs."""
     folder = program.parent
-    if _in_system(program) or folder.name == "shims":
+    if _in_system(str(program)) or folder.name == "shims":
         # A version manager's stand-in is of no use without the home that it looks into.
         return []
     if folder.name != "bin":
@@ -119,12 +141,12 @@ def _base_of(environment: Path) -> list[Path]:
     homes = [
         Path(value.strip()) for name, _, value in (line.partition("=") for line in lines) if name.strip() == "home"
     ]
-    bases = [home.parent for home in homes if home.is_absolute() and not _in_system(home)]
+    bases = [home.parent for home in homes if home.is_absolute() and not _in_system(str(home))]
     return [base for base in bases if _may_be_given(base)]
 
 
-def _in_system(path: Path) -> bool:
-    return any(path.is_relative_to(system) for system in SYSTEM)
+def _in_system(path: str) -> bool:
+    return any(path == system or path.startswith(f"{system}/") for system in SYSTEM)
 
 
 def _holds_home(prefix: Path) -> bool:
