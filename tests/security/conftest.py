@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,13 @@ import pytest
 import pytest_asyncio
 
 from fakes.cell import Cell, can_confine, cell, place
+from fakes.only_bwrap import fork_servers_command
 from toka_runtime.limits.enforcer import Enforcer
+from toka_runtime.sandbox import launcher
 from toka_runtime.sandbox.launcher import ForkServer
+
+if os.environ.get("TOKA_TESTS_ONLY_BWRAP"):
+    launcher.COMMAND = fork_servers_command()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

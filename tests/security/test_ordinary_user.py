@@ -17,6 +17,11 @@ from fakes.cell import place, system_python
 HERE = Path(__file__).parents[2]
 CORE = ("bombs", "files", "folder_walls", "processes", "secrets", "sockets", "system_calls", "toolchains")
 """Where the kernel decides. CI runs all of it as an ordinary user, too."""
+WITH_BWRAP = [
+    pytest.param(name, {"TOKA_TESTS_ONLY_BWRAP": "1"}, id=f"{name} with bwrap")
+    for name in ("files", "processes", "secrets", "sockets")
+]
+"""Where it matters who has made the namespaces and the mounts."""
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -35,8 +40,8 @@ def _python() -> str | None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="the suite itself runs as an ordinary user")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CORE)
-async def test_as_nobody(name: str) -> None:
+@pytest.mark.parametrize(("name", "environment"), [*((name, {}) for name in CORE), *WITH_BWRAP])
+async def test_as_nobody(name: str, environment: dict[str, str]) -> None:
     python = _python()
     if python is None:
         pytest.skip("no Python here that an ordinary user may run")
@@ -64,7 +69,13 @@ async def test_as_nobody(name: str) -> None:
                 "no:xdist",
             ],
             cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(packages), "HOME": str(folder), "LANG": "C.UTF-8"},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": ":".join(packages),
+                "HOME": str(folder),
+                "LANG": "C.UTF-8",
+                **environment,
+            },
             user=user.pw_uid,
             group=user.pw_gid,
             extra_groups=[],

@@ -86,6 +86,8 @@ def fork_first_or_bwrap(
         if not forbidden(error) or program is None:
             raise
         made_by = f"bwrap, because the runtime may not: {error.strerror}"
+        if _set_uid(program):
+            made_by += "; it is set-uid and gives private folders no limit but half of the memory"
         try:
             return start({**confinement, "made_by": made_by}, inside, program, control_groups)
         except OSError as second:
