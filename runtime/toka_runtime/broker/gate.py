@@ -242,7 +242,8 @@ class Gate:
 
     async def _tell_kernel(self, refusal: KernelRefusal, tool: str, place: _Place) -> None:
         operation = Operation(kind=refusal.kind, target=self._as_seen(refusal.target), tool=tool, call=place.call)
-        await self._tell(operation, kernel_denial(operation, refusal.rule, self.decide), place.task, refusal.count)
+        denial = kernel_denial(operation, refusal.rule, self.decide)
+        await self._tell(denial.operation, denial, place.task, refusal.count)
 
     def _as_seen(self, target: str) -> str:
         """Paths in the agent's folder are told relative to it, as policy does."""

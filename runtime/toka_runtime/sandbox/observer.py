@@ -23,6 +23,9 @@ from toka_runtime.sandbox.observer_report import Report
 from toka_runtime.sandbox.observer_rules import Attempt, Judge, of_process
 from toka_runtime.sandbox.tree import kill_children
 
+KERNEL_OBSERVED = "what the kernel refuses a command is told (kernel-observed)"
+BROKERED_ONLY = "what the kernel refuses a command is not told (brokered only)"
+
 TELL_S = 0.25
 """Repeated refusals are counted for so long."""
 _MEMORIES = 64

@@ -26,6 +26,8 @@ from toka_runtime.sandbox.confine import PROTECTIONS as CONFINED
 from toka_runtime.sandbox.confine import Confinement, restrict_worker
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import SPARE, keep_only
+from toka_runtime.sandbox.observer import BROKERED_ONLY, KERNEL_OBSERVED
+from toka_runtime.sandbox.seccomp import can_listen
 from toka_runtime.sandbox.tool_child import ToolFunction, serve_call
 from toka_runtime.sandbox.tree import (
     KILL_S,
@@ -134,6 +136,7 @@ class Shim:
         if self._confinement is not None:
             made_by = self._confinement.get("made_by")
             walls = [*CONFINED, *([f"namespaces made by {made_by}"] if made_by else [])]
+            walls.append(KERNEL_OBSERVED if can_listen() else BROKERED_ONLY)
             self._outgoing.append(LISTENER)
         return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": [*walls, *PROTECTIONS]}
 

@@ -18,6 +18,7 @@ from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.protocol.capability import Layer
 from toka_runtime.protocol.ids import CallId
 from toka_runtime.sandbox.launcher import ForkServer
+from toka_runtime.sandbox.observer import KERNEL_OBSERVED
 from toka_runtime.sandbox.observer_report import DISTINCT
 from toka_runtime.sandbox.plan import KernelRefusal, ToolOutcome, ToolRequest
 from toka_runtime.sandbox.tree import children
@@ -83,6 +84,10 @@ async def test_a_secret_of_the_host_is_one_denial_with_target_call_and_layer(age
     assert event.denial.operation.kind.value == "fs.read"
     assert (event.denial.operation.tool, event.denial.operation.call) == ("run_command", "c1")
     assert (event.denial.layer, event.denial.rule, event.count) == (Layer.SANDBOX, "sandbox:view", 1)
+
+
+async def test_what_the_agent_has_is_said_at_its_start(agent: Cell) -> None:
+    assert KERNEL_OBSERVED in agent.agent.protections
 
 
 async def test_each_kind_of_refusal_has_its_exact_target(agent: Cell, base: Path) -> None:
