@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest, Grant, GrantEnd, GrantScope, Offer
 from toka_runtime.protocol.capability import Denial, Layer, Operation, OperationKind, Rights
-from toka_runtime.protocol.ids import AgentName, CallId, CommandId, HostId, ProcessRef, RunId
+from toka_runtime.protocol.ids import AgentName, ApprovalId, CallId, CommandId, GrantId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, Strength
 from toka_runtime.protocol.protections import (
     TIER_MEANING,
@@ -52,6 +53,45 @@ def denial(target: str = "/etc/shadow") -> Denial:
         layer=Layer.POLICY,
         rule="default-deny",
         reason="not declared",
+    )
+
+
+def approval(identity: str = "a1", *, wait_s: float = 60.0, count: int = 1) -> ApprovalRequest:
+    refused = denial("docs/a.md")
+    return ApprovalRequest(
+        id=ApprovalId(identity),
+        agent=AGENTS[0],
+        run=RunId("r1"),
+        task=0,
+        turn=2,
+        call=CallId("c9"),
+        tool="write_file",
+        arguments={"path": "docs/a.md", "content": "x"},
+        operations=(refused.operation,),
+        denials=(refused,),
+        warnings=("looks like another",),
+        digest="d" * 64,
+        offers=(Offer(scope=GrantScope.TTL, wide=True, ttl_s=600, text="write everything below docs/: for 10 min"),),
+        wait_s=wait_s,
+        count=count,
+    )
+
+
+def grant(identity: str = "g1", scope: GrantScope = GrantScope.TTL, ttl_s: float | None = 600.0) -> Grant:
+    return Grant(
+        id=GrantId(identity),
+        approval=ApprovalId("a1"),
+        agent=AGENTS[0],
+        run=RunId("r1"),
+        task=0,
+        tool="write_file",
+        digest="d" * 64,
+        scope=scope,
+        opens=(denial("docs/").operation,),
+        text="write everything below docs/: for 10 min",
+        ttl_s=ttl_s,
+        actor="operator@desk (console)",
+        issued_at=START,
     )
 
 
@@ -180,6 +220,19 @@ def every_kind() -> list[ev.Event]:
         ),
         ev.OperationDenied(denial=denial(), task=0, count=2),
         ev.OperationAllowed(operation="fs.read", target="a", rule="r", capability="c"),
+        ev.ApprovalRequested(request=approval(count=2)),
+        ev.ApprovalDecided(
+            approval=ApprovalId("a1"),
+            outcome=ApprovalOutcome.ALLOWED,
+            actor="operator",
+            waited_s=4.5,
+            grant=GrantId("g1"),
+            reason="asked",
+        ),
+        ev.GrantIssued(grant=grant()),
+        ev.GrantUsed(grant=GrantId("g1"), call=CallId("c9"), tool="write_file", targets=("docs/a.md",)),
+        ev.GrantRevoked(grant=GrantId("g1"), actor="operator"),
+        ev.GrantExpired(grant=GrantId("g1"), why=GrantEnd.TIME),
         ev.CommandHandled(command=CommandId("c:1"), actor="me", name="agent.kill", ok=True),
     ]
 

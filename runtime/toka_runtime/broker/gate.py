@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toka_runtime.aio import see_through
+from toka_runtime.broker.approvals import ApprovalDesk, Asked, Cover
 from toka_runtime.broker.denials import DenialLog, Emit
+from toka_runtime.broker.grants import LiveGrant, TakenBack
 from toka_runtime.broker.kernel_refusals import kernel_denial
 from toka_runtime.broker.live_text import LiveText
 from toka_runtime.broker.operations import Prepared, prepare
@@ -89,9 +91,10 @@ class Gate:
         redact: Redact | None = None,
         timeout_s: float = 120.0,
         catalogue: Catalogue | None = None,
+        approvals: ApprovalDesk | None = None,
     ) -> None:
         """`emit` returns when an event is durable and raises StoreError when it cannot be. `timeout_s` is what a
-        command gets that asks for no time of its own."""
+        command gets that asks for no time of its own. Without `approvals` what is not covered is denied at once."""
         self.rights = rights
         self._root = str(Path(root).resolve())
         self._runner = runner
@@ -104,6 +107,12 @@ class Gate:
         self._timeout_s = timeout_s
         self._remedies = (catalogue or load_catalogue()).remedies
         self._denials = DenialLog(emit, clock)
+        self._approvals = approvals
+
+    @property
+    def rights_of_programs(self) -> Rights:
+        """What programs may do now: with what operators have granted. For the proxy."""
+        return self._approvals.grants.widened(self.rights) if self._approvals else self.rights
 
     async def call(self, name: str, arguments: object, *, call: CallId, task: int, turn: int) -> ToolReply:
         """Answer one tool call of the model; whatever it asked for, the answer is for the model to read. Raises
@@ -158,30 +167,47 @@ class Gate:
             return _answer(f"Invalid call of {name}: {problem}. Nothing was done.", "error")
         if prepared.tool == "finish":
             return _finished(prepared.arguments)
-        refused = await self._decide_all(prepared, place)
+        refused, used = await self._decide_all(prepared, place)
         if refused:
             return _answer(refused, "denied")
-        return await self._run(prepared, place)
+        if self._approvals is None or not used:
+            return await self._run(prepared, place)
+        granted = self._approvals.grants.widened(self.rights, used)
+        try:
+            return await self._approvals.grants.carry_out(
+                used, place.call, prepared.tool, lambda: self._run(prepared, place, granted)
+            )
+        except TakenBack as error:
+            return _answer(f"The operator has revoked {error}; the call was ended before it was done.", "denied")
 
     async def _not_offered(self, name: str, prepared: Prepared | None, place: _Place) -> _Done:
         """What a tool that is not offered would have done is told by its exact target where there is one."""
-        if prepared is not None and (refused := await self._decide_all(prepared, place, carry_out=False)):
-            return _answer(refused, "denied")
+        if prepared is not None:
+            refused, _ = await self._decide_all(prepared, place, carry_out=False)
+            if refused:
+                return _answer(refused, "denied")
         operation = Operation(kind=OperationKind.TOOL, target=name, tool=name, call=place.call)
         decision = self.decide(operation)
         await self._tell(operation, decision, place.task)
         return _answer(_refusal([decision]) if isinstance(decision, Denial) else "Denied.", "denied")
 
-    async def _decide_all(self, prepared: Prepared, place: _Place, *, carry_out: bool = True) -> str:
-        """Decide every operation, tell the outcome, and return the refusal for the model ("" when all are allowed)."""
-        operations = [operation.model_copy(update={"call": place.call}) for operation in prepared.operations]
-        decisions = [self._explained(self.decide(operation), prepared) for operation in operations]
+    async def _decide_all(
+        self, prepared: Prepared, place: _Place, *, carry_out: bool = True
+    ) -> tuple[str, dict[LiveGrant, tuple[str, ...]]]:
+        """Decide every operation, tell the outcome, and return the refusal for the model ("" when all are allowed) and
+        the grants that the call rests on."""
+        operations = tuple(operation.model_copy(update={"call": place.call}) for operation in prepared.operations)
+        cover = Cover(tuple(self._explained(self.decide(operation), prepared) for operation in operations), {})
+        if self._approvals is not None and carry_out:
+            asked = Asked(place.call, place.task, place.turn, prepared.tool, prepared.arguments)
+            cover = await self._approvals.cover(asked, operations, cover.decisions, self.rights)
+        decisions = cover.decisions
         denials = [decision for decision in decisions if isinstance(decision, Denial)]
         for operation, decision in zip(operations, decisions, strict=True):
             # What is allowed but not carried out has not happened.
             if isinstance(decision, Denial) or (carry_out and not denials):
                 await self._tell(operation, decision, place.task)
-        return _refusal(denials) if denials else ""
+        return (_refusal(denials), {}) if denials else ("", cover.used)
 
     @staticmethod
     def _explained(decision: Decision, prepared: Prepared) -> Decision:
@@ -208,7 +234,8 @@ class Gate:
                 )
             )
 
-    async def _run(self, prepared: Prepared, place: _Place) -> _Done:
+    async def _run(self, prepared: Prepared, place: _Place, granted: Rights | None = None) -> _Done:
+        """`granted`: the rights of this call, where they are more than the agent's own."""
         arguments = dict(prepared.arguments)
         timeout_s = FILE_TOOL_TIMEOUT_S
         if prepared.tool == "run_command":
@@ -222,6 +249,7 @@ class Gate:
             root=self._root,
             environment=self._environment,
             timeout_s=timeout_s,
+            granted=granted,
         )
         streams = {stream: self._live(stream, place) for stream in (Stream.STDOUT, Stream.STDERR)}
         try:

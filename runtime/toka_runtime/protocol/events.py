@@ -260,6 +260,9 @@ class ModelCallStarted(Event):
     turn: int
     provider: str
     model: str
+    reserved_tokens: int = 0
+    """What it may use at worst; a call that a dead runtime never saw the end of is counted so."""
+    reserved_cost_usd: float | None = None
 
 
 class ModelCallRetried(Event):
@@ -381,7 +384,7 @@ class ApprovalDecided(Event):
     actor: str = ""
     """Who answered and from where; empty when nobody did."""
     waited_s: float
-    """Without the time in which the agent was frozen."""
+    """From the request to its end, by the clock on the wall."""
     grant: GrantId | None = None
     reason: str = ""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from toka_runtime.protocol.approval import ApprovalMode
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.model import Model
@@ -114,6 +115,8 @@ class Security(Model):
     strict: bool = False
     """Refuse to start where a limit cannot be enforced exactly."""
     on_limit: OnLimit = OnLimit.KILL
+    approvals: ApprovalMode = ApprovalMode.DENY
+    """What happens when an operation lies beyond the declared rights."""
 
 
 class Restart(Model):

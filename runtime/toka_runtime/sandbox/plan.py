@@ -26,6 +26,9 @@ class SandboxPlan(Model):
     root: str
     """Absolute path of the agent's folder: its worktree, copy, or the workspace itself."""
     rights: Rights
+    ceiling: Rights | None = None
+    """What an operator's grants may open at most: the view is built for it. Each call has the kernel's rules for its
+    own rights all the same. None: nothing beyond `rights`."""
     limits: ResourceLimits = ResourceLimits()
     on_limit: OnLimit = OnLimit.KILL
     mode: SandboxMode = SandboxMode.REQUIRED
@@ -51,6 +54,9 @@ class ToolRequest(Model):
     timeout_s: float = 120.0
     output_cap_bytes: int = OUTPUT_BYTES
     """Result text longer than this keeps head and tail, with a digest of the whole."""
+    granted: Rights | None = Field(default=None, exclude=True)
+    """The rights of this one call, where an operator has granted more than the plan has; for the kernel's rules, not
+    for the child to read."""
 
 
 class ToolOutcome(Model):

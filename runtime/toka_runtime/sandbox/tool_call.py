@@ -26,7 +26,8 @@ class ToolCall:
     def __init__(
         self, plan: SandboxPlan, request: ToolRequest, on_output: OutputChunk, *, proxy_port: int | None = None
     ) -> None:
-        self._access = tool_access(request.tool, plan, proxy_port)
+        held = plan if request.granted is None else plan.model_copy(update={"rights": request.granted})
+        self._access = tool_access(request.tool, held, proxy_port)
         self._plan = plan
         self._request = request
         self._on_output = on_output

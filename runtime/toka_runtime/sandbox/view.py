@@ -194,7 +194,8 @@ def give_to(user: int, folders: Iterable[str]) -> None:
 
 def confinement_of(plan: SandboxPlan, user: int | None, *, processes_counted: bool = False) -> dict[str, Any]:
     """What `confine.py` builds the walls from. `processes_counted`: a control group holds their number, too."""
-    view = agent_view(plan.rights, plan.root, plan.scratch, plan.readable, plan.environment.get("PATH", os.defpath))
+    most = plan.ceiling or plan.rights
+    view = agent_view(most, plan.root, plan.scratch, plan.readable, plan.environment.get("PATH", os.defpath))
     return {
         "user": os.getuid() != 0,
         "uid": user,
@@ -202,7 +203,7 @@ def confinement_of(plan: SandboxPlan, user: int | None, *, processes_counted: bo
         "mounts": [[mount.path, mount.writable] for mount in view.mounts],
         "links": [list(link) for link in view.links],
         "files": [list(file) for file in view.files],
-        "walls": folder_walls(plan.rights, plan.root, {mount.path for mount in view.mounts}),
+        "walls": folder_walls(most, plan.root, {mount.path for mount in view.mounts}),
         "interpreter": _interpreter(),
         "data_bytes": _data_bytes(plan.limits.memory_bytes),
         "processes": (plan.limits.processes or defaults.PROCESSES) + PROCESSES_MORE * processes_counted,

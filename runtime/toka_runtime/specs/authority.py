@@ -36,6 +36,7 @@ def read_security(reader: Reader, section: Section | None, defaults: Security | 
         limits=read_limits(reader, section.get("resource_limits"), "security.resource_limits", base.limits),
         strict=reader.as_bool(section.get("strict"), "security.strict", base.strict),
         on_limit=reader.as_choice(section.get("on_limit"), "security.on_limit", base.on_limit),
+        approvals=reader.as_choice(section.get("approvals"), "security.approvals", base.approvals),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from toka_runtime.protocol.approval import ApprovalMode
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.spec import DependencyCondition, Priority, ReportFrequency, RestartPolicy
 from toka_runtime.specs.reading import MAX_DESCRIPTION, MAX_NAME, Field, Fields
@@ -155,6 +156,9 @@ SECURITY: Fields = {
     "strict": Field({"type": "boolean", "description": "Refuse to start where a limit cannot be enforced exactly."}),
     "on_limit": Field(
         choice(OnLimit, "What happens at a limit that the agent cannot stay within (memory, disk). Default: kill.")
+    ),
+    "approvals": Field(
+        choice(ApprovalMode, "What happens beyond the declared rights: refuse, or ask the operator. Default: deny.")
     ),
     "grants": Field(ref("grants")),
 }

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from toka_runtime.aio import see_through, spawn
+from toka_runtime.broker.approvals import ApprovalDesk
 from toka_runtime.errors import (
     CommandRefused,
     LimitUnenforceable,
@@ -20,7 +21,8 @@ from toka_runtime.errors import (
 )
 from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.limits.tree_watch import TreeWatch
-from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.approval import ApprovalMode
+from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.events import (
     AgentStateChanged,
     Event,
@@ -73,6 +75,8 @@ class Agent:
         self._watch: TreeWatch | None = None
         self._reactions = Reactions(self._record, self._stands, self._limit_reached)
         self.gate = PauseGate()
+        self.approvals: ApprovalDesk | None = None
+        """Of the current run, when what lies beyond its rights is put before an operator."""
         self._services = services
         self._life: asyncio.Task[None] | None = None
         self._ending: _Ending | None = None
@@ -85,6 +89,10 @@ class Agent:
         return (
             self._life is not None and not self._life.done() and self.state is AgentState.PENDING and not self.holding
         )
+
+    @property
+    def asks(self) -> bool:
+        return self._services.options.ask or self.spec.security.approvals is ApprovalMode.ASK
 
     @property
     def name(self) -> AgentName:
@@ -274,6 +282,7 @@ class Agent:
             run=voice.run,
             root=str(workspace.path),
             rights=self.rights,
+            ceiling=_ceiling(self.rights) if self.asks else None,
             limits=self.spec.security.limits,
             on_limit=self.spec.security.on_limit,
             mode=self.spec.security.sandbox,
@@ -290,13 +299,14 @@ class Agent:
             ProcessStarted(process=process.process, worker_pid=process.worker_pid, protections=process.protections)
         )
 
-        async def ready() -> None:
+        async def ready(desk: ApprovalDesk | None) -> None:
+            self.approvals = desk
             await self._change(AgentState.RUNNING)
 
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         telling = spawn(self._tell_protections(unconfined, over), name=f"protections of {self.name}")
         try:
-            return await perform(voice, self.spec, self.rights, process, workspace, self.gate, on_ready=ready)
+            return await perform(voice, self.spec, self.rights, process, workspace, self.gate, asks=self.asks, on_ready=ready)
         finally:
             over.set_result(None)
             await see_through(_joined(telling))
@@ -337,7 +347,7 @@ class Agent:
         return process, why
 
     async def _clean_up(self, ending: _Ending) -> _Ending:
-        process, self.process, self.meter = self.process, None, None
+        process, self.process, self.meter, self.approvals = self.process, None, None, None
         watch, self._watch = self._watch, None
         if watch is not None:
             reached = await self._services.guard.finish(watch, self._reactions)
@@ -388,6 +398,12 @@ class Agent:
 
 async def _joined(task: asyncio.Task[None]) -> None:
     await task
+
+
+def _ceiling(rights: Rights) -> Rights:
+    """An operator may open any place of its own folder; what is protected there stays so."""
+    whole = PathRule(id="ceiling", capability="", glob="**")
+    return rights.model_copy(update={"read": (*rights.read, whole), "write": (*rights.write, whole)})
 
 
 def _reason(error: TokaError) -> StopReason:

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Any
 
+from toka_runtime.broker.approvals import ApprovalDesk
 from toka_runtime.errors import CommandRefused, TokaError
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol.events import CommandHandled
@@ -63,7 +64,7 @@ class Dispatcher:
         data: dict[str, Any] = {}
         ok, code, message = True, "", ""
         try:
-            message, data = await self._perform(request.command)
+            message, data = await self._perform(request)
         except TokaError as error:
             ok, code, message = False, error.code, str(error)
         if request.command.op not in cmd.QUERIES:
@@ -81,9 +82,9 @@ class Dispatcher:
             )
         return cmd.CommandResult(id=request.id, ok=ok, code=code, message=message, seq=supervisor.store.head, data=data)
 
-    async def _perform(self, command: cmd.Command) -> tuple[str, dict[str, Any]]:
+    async def _perform(self, request: cmd.CommandRequest) -> tuple[str, dict[str, Any]]:
         supervisor = self._supervisor
-        match command:
+        match command := request.command:
             case cmd.StartFleet():
                 await supervisor.request()
                 return "every loaded agent is asked to start", {}
@@ -108,6 +109,10 @@ class Dispatcher:
                 return await self._each(command.agents, AgentState.RUNNING, Agent.pause, "paused")
             case cmd.ResumeFleet():
                 return await self._each(command.agents, AgentState.PAUSED, Agent.resume, "resumed")
+            case cmd.DecideApproval():
+                return await self._desk(command.target).decide(command, request.actor), {}
+            case cmd.RevokeGrant():
+                return await self._desk(command.target).revoke(command.grant, request.actor), {}
             case cmd.ReadEvents():
                 limit = max(1, min(command.limit, 10_000))
                 found = await supervisor.store.read(
@@ -149,6 +154,12 @@ class Dispatcher:
             raise CommandRefused(f"not {done}: {', '.join(bad)}; {len(agents) - len(bad)} {done}")
         return f"{len(agents)} agents {done}", {"agents": data}
 
+    def _desk(self, target: RunRef) -> ApprovalDesk:
+        agent = self._run(target)
+        if agent.approvals is None:
+            raise CommandRefused(f"nothing of {agent.name} waits for an operator or rests on a grant")
+        return agent.approvals
+
     def _run(self, target: RunRef) -> Agent:
         """The agent, if the run and process that the operator meant are still the current ones."""
         supervisor = self._supervisor
@@ -182,6 +193,8 @@ def _target(command: cmd.Command) -> str:
             | cmd.RestartAgent(target=target)
         ):
             return f"{target.host}/{target.agent}/{target.run or '-'}"
+        case cmd.DecideApproval(target=target, approval=identity) | cmd.RevokeGrant(target=target, grant=identity):
+            return f"{target.host}/{target.agent}/{target.run or '-'}/{identity}"
         case cmd.StartAgent(agent=agent):
             return agent
         case cmd.PauseFleet(agents=agents) | cmd.ResumeFleet(agents=agents):

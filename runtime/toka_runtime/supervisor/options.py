@@ -46,6 +46,10 @@ class RuntimeOptions(Model):
     """Operator's capability files; none: the one in the configuration folder, when there is one."""
     allow_unconfined: bool = False
     """The operator's word that agents whose spec says `sandbox: false` may run without walls."""
+    ask: bool = False
+    """Every agent may ask for approval, also where its spec does not say `approvals: ask`."""
+    approval_wait_s: float = 300.0
+    """How long a request for approval waits for an operator; 0: nobody is there, so it is denied at once."""
     loop: LoopLimits = LoopLimits()
     sample_interval_s: float = 0.5
 

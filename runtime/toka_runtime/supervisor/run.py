@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from toka_runtime.broker.approvals import ApprovalDesk
+from toka_runtime.broker.definitions import TOOLS
 from toka_runtime.broker.gate import Gate
 from toka_runtime.broker.operations import tool_schemas
 from toka_runtime.broker.proxy import EgressProxy
@@ -16,7 +19,7 @@ from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import StopReason, TaskState, Verdict
 from toka_runtime.sandbox.plan import AgentProcess
 from toka_runtime.sandbox.toolchains import tool_environment
-from toka_runtime.supervisor.deadline import PauseGate, within
+from toka_runtime.supervisor.deadline import FreezableClock, PauseGate, within
 from toka_runtime.supervisor.model_calls import ModelCalls
 from toka_runtime.supervisor.prompt import TaskResult, system_prompt
 from toka_runtime.supervisor.services import RunVoice
@@ -42,12 +45,16 @@ async def perform(
     workspace: AgentWorkspace,
     pause_gate: PauseGate,
     *,
-    on_ready: Callable[[], Awaitable[None]],
+    asks: bool,
+    on_ready: Callable[[ApprovalDesk | None], Awaitable[None]],
 ) -> RunOutcome:
-    """Raises what ends a run at once: WorkerDied, StoreError, ProtocolError, DeadlineExceeded, cancellation."""
+    """`asks`: what lies beyond the rights is put before an operator.
+
+    Raises what ends a run at once: WorkerDied, StoreError, ProtocolError, DeadlineExceeded, cancellation."""
     services = voice.services
     options = services.options
     tasks = spec.enabled_tasks(options.enable)
+    rights = asking_rights(rights) if asks else rights
     system = system_prompt(spec, rights, workspace)
     tools = tool_schemas(rights)
     root = str(workspace.path)
@@ -59,6 +66,10 @@ async def perform(
     def output(stream: Stream, text: str, task: int, turn: int, call: CallId) -> None:
         services.output.append(voice.agent, voice.run, stream, text, task=task, turn=turn, call=call)
 
+    async def narrowed() -> None:
+        await proxy.recheck()
+
+    desk = _desk(voice, pause_gate, narrowed) if asks else None
     gate = Gate(
         root=workspace.path,
         rights=rights,
@@ -70,9 +81,10 @@ async def perform(
         environment=environment,
         redact=services.redactor.text,
         timeout_s=options.loop.tool_timeout_s,
+        approvals=desk,
     )
     proxy = EgressProxy(
-        rights=lambda: gate.rights,
+        rights=lambda: gate.rights_of_programs,
         catalogue=services.catalogue,
         emit=voice.emit,
         clock=services.clock,
@@ -92,20 +104,41 @@ async def perform(
     )
     session = WorkerSession(voice, process, gate, calls)
     hello = session.hello(system=system, tools=tools, model=spec.model, limits=options.loop)
-    try:
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(gate.flush)
+        closing.push_async_callback(proxy.aclose)
+        if desk is not None:
+            closing.push_async_callback(desk.aclose)
         if process.listener is not None:
             await proxy.serve(process.listener)
         await within(hello, options.loop.ready_timeout_s, pause_gate, services.clock)
-        await on_ready()
+        await on_ready(desk)
         scene = TaskScene(voice, spec, session, process, pause_gate, tasks, root, environment)
-        ends = await _tasks(scene)
+        ends = await _tasks(scene, desk)
         verdicts = await _objectives(scene) if all(end.ok for end in ends) else ()
         outcome = _outcome(ends, verdicts)
         await session.goodbye()
-    finally:
-        await proxy.aclose()
-        await gate.flush()
     return outcome
+
+
+def asking_rights(rights: Rights) -> Rights:
+    """The same rights, with every tool offered: what a call would do beyond them, an operator is asked about."""
+    line = "anything else in your folder, other programs and hosts: an operator is asked first, and the call waits"
+    return rights.model_copy(update={"tools": tuple(TOOLS), "text": (*rights.text, line)})
+
+
+def _desk(voice: RunVoice, gate: PauseGate, narrowed: Callable[[], Awaitable[None]]) -> ApprovalDesk:
+    services = voice.services
+    return ApprovalDesk(
+        agent=voice.agent,
+        run=voice.run,
+        emit=voice.emit,
+        clock=services.clock,
+        run_clock=FreezableClock(gate, services.clock),
+        narrowed=narrowed,
+        redact=services.redactor.text,
+        wait_s=services.options.approval_wait_s,
+    )
 
 
 def _way_out(process: AgentProcess) -> dict[str, str]:
@@ -117,7 +150,7 @@ def _way_out(process: AgentProcess) -> dict[str, str]:
     return dict.fromkeys(names, address) | {"NO_PROXY": "", "no_proxy": ""}
 
 
-async def _tasks(scene: TaskScene) -> list[TaskEnd]:
+async def _tasks(scene: TaskScene, desk: ApprovalDesk | None) -> list[TaskEnd]:
     ends: list[TaskEnd] = []
     results: list[TaskResult] = []
     for index in range(len(scene.tasks)):
@@ -128,6 +161,8 @@ async def _tasks(scene: TaskScene) -> list[TaskEnd]:
             )
             continue
         end = await run_task(scene, index, results)
+        if desk is not None:
+            await desk.end_task(index)
         ends.append(end)
         results.append(end.result)
         committed = await scene.voice.services.workspaces.commit(scene.spec, index, end.result.summary)
