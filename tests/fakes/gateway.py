@@ -39,6 +39,7 @@ class FakeGateway:
         self.requests: list[ModelRequest] = []
         self.called = asyncio.Event()
         self.cancelled = 0
+        self.usd_per_token = 0.0
         self.closed = False
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
@@ -61,6 +62,9 @@ class FakeGateway:
 
     def last_usage(self, call: CallId, run: RunId | None = None) -> TokenUsage:
         return TokenUsage(input_tokens=10, output_tokens=1, estimated=True)
+
+    async def quote(self, model: str, usage: TokenUsage) -> float | None:
+        return usage.total_tokens * self.usd_per_token
 
     async def aclose(self) -> None:
         self.closed = True

@@ -58,6 +58,13 @@ _HOSTS_COUNTED = 1000
 OTHER_HOSTS = "(others)"
 
 
+def proxy_environment(listener: socket.socket) -> dict[str, str]:
+    """What tells a confined agent's programs where the network begins. `listener` is on their loopback."""
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+    return dict.fromkeys(names, address) | {"NO_PROXY": "", "no_proxy": ""}
+
+
 class EgressProxy:
     """For one agent. `rights` is asked at each request, so what is granted or taken back acts on the next one; call
     `recheck` to end what is open already. `bytes_by_host` counts per `host:port`."""

@@ -9,7 +9,7 @@ from toka_runtime.errors import ModelError
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.protocol.model import Model
-from toka_runtime.protocol.usage import TokenUsage
+from toka_runtime.protocol.usage import ModelPrice, TokenUsage
 
 
 class CallContext(Model):
@@ -110,6 +110,11 @@ class ModelGateway(Protocol):
         """What a cancelled call had used when it was cut, estimated."""
         ...
 
+    async def quote(self, model: str, usage: TokenUsage) -> float | None:
+        """US dollars that so many tokens cost with a model ("" means the default); None when its price is not known.
+        Raises ModelError."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -128,6 +133,8 @@ class GatewaySettings(Model):
     """No byte of a stream for so long is a broken stream."""
     secret_environment: tuple[str, ...] = ()
     """Names of variables whose values are redacted beside the credential."""
+    prices: tuple[ModelPrice, ...] = ()
+    """The operator's own; they win over the list prices that ship."""
     rehearsal_delay_s: float = 0.02
     """Pause between streamed pieces of a rehearsal, so that a person can watch."""
 

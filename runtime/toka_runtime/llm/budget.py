@@ -11,7 +11,7 @@ from itertools import count
 from typing import NamedTuple
 
 from toka_runtime.errors import BudgetReached
-from toka_runtime.protocol.budget import WARN_AT, Account, BudgetFigure, BudgetScope, Spending
+from toka_runtime.protocol.budget import WARN_AT, Account, BudgetFigure, Spending
 from toka_runtime.protocol.usage import Budget
 
 
@@ -59,6 +59,8 @@ class Ledger:
         self._sums = {account: _Sum(each.tokens, each.cost_usd) for account, each in spent.items()}
         self._waiters: list[_Waiter] = []
         self._order = count()
+        self.version = 0
+        """Grows with each new cap."""
         self._changed = asyncio.Event()
         for account in self._sums:
             # A runtime that starts anew does not repeat the warnings of the one before.
@@ -139,12 +141,18 @@ class Ledger:
             each.warned.clear()
             self._crossed(known)
         self._serve()
+        self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def until_changed(self) -> None:
-        """Wait for the next `set_cap`."""
-        await self._changed.wait()
+    async def until_changed(self, version: int) -> None:
+        """Wait until there is a cap that was not there in that `version`."""
+        if version == self.version:
+            await self._changed.wait()
+
+    def has_price(self, accounts: Sequence[Account]) -> bool:
+        """Whether any of them has a cap in money."""
+        return any(self.cap(account).max_cost_usd is not None for account in accounts)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -206,13 +214,3 @@ class Ledger:
                     BudgetFigure(scope=account.scope, name=account.name, what=what, used=used, cap=float(limit or 0))
                 )
         return found
-
-
-def accounts_of(agent: str, task: int, day: str) -> tuple[Account, ...]:
-    """Every account that a model call is charged to. `day`: ISO date, UTC."""
-    return (
-        Account(BudgetScope.TASK, f"{agent}/{task}"),
-        Account(BudgetScope.AGENT, agent),
-        Account(BudgetScope.FLEET, ""),
-        Account(BudgetScope.DAY, day),
-    )

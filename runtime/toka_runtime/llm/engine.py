@@ -55,7 +55,8 @@ class Engine:
         self.clock = clock
         self.redactor = redactor
         self.default_model = default_model
-        self.price = price
+        self._price = price
+        self._own_prices = {each.model: each for each in settings.prices}
         self.recording = recording
         self.backoff = Backoff(settings.max_retry_delay_s, rng)
         self.cool_down = CoolDown(clock, rng)
@@ -65,6 +66,15 @@ class Engine:
         """Delta, Retrying and Spent as they come, Finished last. Raises ModelError, which tells what was spent; closing
         the generator ends the try that runs, upstream too."""
         return _Call(self, request).run()
+
+    def quote(self, model: str, usage: TokenUsage) -> float | None:
+        """US dollars; None when the model has no known price. "" means the default model."""
+        model = model or self.default_model
+        if self.provider.free:
+            return 0.0
+        if (own := self._own_prices.get(model)) is not None:
+            return own.cost_usd(usage)
+        return self._price(model, usage) if self._price else None
 
     async def aclose(self) -> None:
         await self.provider.aclose()
@@ -188,12 +198,11 @@ class _Call:
         engine = self._engine
         usage = self._spent + turn.usage
         model = turn.model or self._request.model
-        cost_usd = 0.0 if engine.provider.free else engine.price(model, usage) if engine.price else None
         return turn.model_copy(
             update={
                 "model": model,
                 "usage": usage,
-                "cost_usd": cost_usd,
+                "cost_usd": engine.quote(model, usage),
                 "request_id": self._request_id,
                 "request_digest": self._digest,
                 "redactions": self._redactions,

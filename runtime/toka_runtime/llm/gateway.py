@@ -124,6 +124,11 @@ class Gateway:
             meter = next((self._meters[key] for key in reversed(self._meters) if key[1] == call), None)
         return meter.usage if meter is not None else TokenUsage()
 
+    async def quote(self, model: str, usage: TokenUsage) -> float | None:
+        if self._settings.provider != "anthropic":
+            return 0.0
+        return await (await self._ready_link()).quote(model, usage)
+
     async def aclose(self) -> None:
         """End the process; calls that still run fail with GatewayLost. Safe to call twice."""
         self._closed = True

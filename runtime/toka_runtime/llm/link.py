@@ -17,6 +17,7 @@ from toka_runtime.llm.channel import FrameChannel
 from toka_runtime.llm.credentials import PREFIX, secrets_from_environment
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.llm.wire import read_error
+from toka_runtime.protocol.usage import TokenUsage
 from toka_runtime.worker.frames import Frame
 
 READY_TIMEOUT_S = 60.0
@@ -98,6 +99,17 @@ class GatewayLink:
         self._channel.send_bytes(data)
         if self._channel.congested:
             await self._channel.drained()
+
+    async def quote(self, model: str, usage: TokenUsage) -> float | None:
+        """Raises GatewayLost."""
+        number, frames = self.begin()
+        try:
+            self._channel.send({"t": "quote", "id": number, "model": model, "usage": usage.model_dump(mode="json")})
+            if (frame := await frames.get()) is None:
+                raise await self.death("while it was asked for a price")
+            return frame["cost_usd"]
+        finally:
+            self.end(number, cancel=False)
 
     def end(self, number: int, *, cancel: bool) -> None:
         """The call is over on our side; with `cancel` also upstream, at once."""

@@ -22,6 +22,7 @@ from toka_runtime.llm.redact import Redactor
 from toka_runtime.llm.rehearsal import RehearsalProvider
 from toka_runtime.llm.replay import ReplayProvider
 from toka_runtime.llm.wire import error_fields, error_frame, event_frame
+from toka_runtime.protocol.usage import TokenUsage
 from toka_runtime.worker.frames import Frame, FrameError
 
 FLUSH_S = 0.025
@@ -65,6 +66,9 @@ class GatewayService:
                 task = self._tasks.spawn(self._call(self._engine, number, frame["request"]), name=f"call {number}")
                 self._calls[number] = task
                 task.add_done_callback(lambda _: self._calls.pop(number, None))
+            case "quote" if self._engine is not None:
+                cost_usd = self._engine.quote(str(frame["model"]), TokenUsage.model_validate(frame["usage"]))
+                self.channel.send({"t": "quoted", "id": frame["id"], "cost_usd": cost_usd})
             case "cancel":
                 if (task := self._calls.get(int(frame["id"]))) is not None:
                     task.cancel()

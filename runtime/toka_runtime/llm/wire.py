@@ -1,7 +1,7 @@
 """What the runtime and the gateway process say to each other.
 
-runtime → gateway: hello, call, cancel. gateway → runtime: ready or failed; then for each call by its number: deltas,
-spent, retrying, and at last finished or error. After a cancel nothing more is said about a call.
+runtime → gateway: hello, call, cancel, quote. gateway → runtime: ready or failed; for each call by its number: deltas,
+spent, retrying, and at last finished or error; quoted for a quote. After a cancel nothing more is said about a call.
 """
 
 from __future__ import annotations

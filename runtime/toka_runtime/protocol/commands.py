@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from toka_runtime.protocol.approval import GrantScope
+from toka_runtime.protocol.budget import BudgetScope
 from toka_runtime.protocol.ids import AgentName, ApprovalId, CommandId, GrantId, RunRef
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.usage import Budget
 
 
 class StartAgent(Model):
@@ -88,6 +90,16 @@ class RevokeGrant(Model):
     grant: GrantId
 
 
+class SetBudget(Model):
+    """A new cap for one account, or, without a name, for each account of the scope; both None: none any more. Agents
+    that wait for it go on. `name`: an agent, `agent/0` for its first task, an ISO date."""
+
+    op: Literal["budget.set"] = "budget.set"
+    scope: BudgetScope
+    name: str = ""
+    budget: Budget
+
+
 class ReadEvents(Model):
     """Query: durable envelopes of the log. Answer data: {"events": [...], "more": bool}."""
 
@@ -120,6 +132,7 @@ Command = Annotated[
     | ResumeFleet
     | DecideApproval
     | RevokeGrant
+    | SetBudget
     | ReadEvents
     | ReadDiff,
     Field(discriminator="op"),

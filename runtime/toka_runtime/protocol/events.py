@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest, Grant, GrantEnd
+from toka_runtime.protocol.budget import BudgetFigure, BudgetScope
 from toka_runtime.protocol.capability import Denial, Rights
 from toka_runtime.protocol.ids import AgentName, ApprovalId, CallId, CommandId, GrantId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, figure_text
@@ -20,7 +21,7 @@ from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
-from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
+from toka_runtime.protocol.usage import Budget, HostUsage, TokenUsage, Usage
 
 
 class Delivery(StrEnum):
@@ -299,6 +300,32 @@ class ModelCallEnded(Event):
     redactions: int = 0
 
 
+class BudgetSet(Event):
+    """A new cap, by an operator or an option; both None: no cap any more."""
+
+    kind: Literal["budget.set"] = "budget.set"
+    scope: BudgetScope
+    name: str = ""
+    budget: Budget
+    actor: str = ""
+
+
+class BudgetWarned(Event):
+    """A call has taken an account past a half, or past four fifths, of a cap."""
+
+    kind: Literal["budget.warned"] = "budget.warned"
+    figure: BudgetFigure
+
+
+class BudgetExhausted(Event):
+    """The next call does not fit under a cap: the agent waits for a new one."""
+
+    kind: Literal["budget.exhausted"] = "budget.exhausted"
+    figure: BudgetFigure
+    wanted: float
+    """Tokens or dollars that the call may take."""
+
+
 class Stream(StrEnum):
     MODEL = "model"
     THINKING = "thinking"
@@ -464,6 +491,9 @@ KnownEvent = Annotated[
     | ModelCallStarted
     | ModelCallRetried
     | ModelCallEnded
+    | BudgetSet
+    | BudgetWarned
+    | BudgetExhausted
     | OutputAppended
     | ToolCallStarted
     | ToolCallEnded

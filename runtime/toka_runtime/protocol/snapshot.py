@@ -20,6 +20,7 @@ from toka_runtime.protocol.limits import LimitInForce
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.spec import AgentSpec
+from toka_runtime.protocol.spending import Ledgers, fold_spending
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
 
@@ -175,8 +176,11 @@ class FleetState(Model):
     rejected: dict[str, RejectedSpec] = Field(default_factory=dict[str, RejectedSpec])
     notices: tuple[ev.Noticed, ...] = ()
     """The last 50."""
+    books: Ledgers = Ledgers()
+    """What was spent, by whom, and the caps."""
 
 
+_CHARGED = (ev.ModelCallStarted, ev.ModelCallEnded, ev.RuntimeStarted, ev.AgentStateChanged, ev.BudgetSet)
 Draft = dict[str, Any]
 """Fields of one `AgentView` while a batch is folded: copied once, changed in place, made a view again at the end."""
 
@@ -190,6 +194,7 @@ def fold(state: FleetState, envelopes: Iterable[ev.Envelope]) -> FleetState:
     top: dict[str, Any] = {"agents": agents}
     rejected = state.rejected
     notices = state.notices
+    books = state.books
     seq, at, host = state.seq, state.at, state.host
     for envelope in envelopes:
         if envelope.durable:
@@ -197,6 +202,8 @@ def fold(state: FleetState, envelopes: Iterable[ev.Envelope]) -> FleetState:
                 continue
             seq = envelope.seq
         at, host, event = envelope.at, envelope.host, envelope.event
+        if type(event) in _CHARGED:
+            books = fold_spending(books, envelope)
         if (change := _CHANGES.get(type(event))) is not None:
             if (name := envelope.agent) is None:
                 continue
@@ -232,7 +239,8 @@ def fold(state: FleetState, envelopes: Iterable[ev.Envelope]) -> FleetState:
                 pass
     for name, draft in drafts.items():
         agents[name] = _settled(agents[name], draft)
-    return state.model_copy(update=top | {"seq": seq, "at": at, "host": host, "rejected": rejected, "notices": notices})
+    top |= {"seq": seq, "at": at, "host": host, "rejected": rejected, "notices": notices, "books": books}
+    return state.model_copy(update=top)
 
 
 def _settled(view: AgentView, draft: Draft) -> AgentView:

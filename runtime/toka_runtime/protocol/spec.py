@@ -168,6 +168,9 @@ class AgentSpec(Model):
     inputs: tuple[str, ...] = ()
     model: str = ""
     budget: Budget = Budget()
+    """Of a run."""
+    task_budget: Budget = Budget()
+    """Of each task of a run."""
     restart: Restart = Restart()
     grants: tuple[ScopedGrant, ...] = ()
     extensions: dict[str, Any] = Field(default_factory=dict)

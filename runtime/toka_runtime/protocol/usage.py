@@ -66,6 +66,23 @@ class TokenUsage(Model):
         )
 
 
+class ModelPrice(Model):
+    """US dollars a million tokens."""
+
+    model: str
+    input: float
+    output: float
+    cache_read: float | None = None
+    """None: as input."""
+    cache_write: float | None = None
+
+    def cost_usd(self, usage: TokenUsage) -> float:
+        cache_read = self.input if self.cache_read is None else self.cache_read
+        cache_write = self.input if self.cache_write is None else self.cache_write
+        dear = usage.input_tokens * self.input + usage.output_tokens * self.output
+        return (dear + usage.cache_read_tokens * cache_read + usage.cache_write_tokens * cache_write) / 1e6
+
+
 class Budget(Model):
     max_tokens: int | None = None
     max_cost_usd: float | None = None

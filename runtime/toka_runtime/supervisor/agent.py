@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from toka_runtime.aio import see_through, spawn
 from toka_runtime.broker.approvals import ApprovalDesk
 from toka_runtime.errors import (
+    BudgetReached,
     CommandRefused,
     LimitUnenforceable,
     ModelError,
@@ -25,6 +27,7 @@ from toka_runtime.protocol.approval import ApprovalMode
 from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.events import (
     AgentStateChanged,
+    BudgetExhausted,
     Event,
     Level,
     Noticed,
@@ -64,6 +67,7 @@ class Agent:
         self.rights = rights
         self.state = AgentState.PENDING
         self.reason = StopReason.NONE
+        self.detail = ""
         self.requested = False
         self.holding = ""
         self.blockers: tuple[str, ...] = ()
@@ -148,6 +152,8 @@ class Agent:
     async def resume(self) -> StopProof:
         if self.state is not AgentState.PAUSED or self.process is None:
             raise CommandRefused(f"agent {self.name} is {self.state}, not paused")
+        if self.reason is StopReason.BUDGET:
+            raise CommandRefused(f"{self.name} waits for a higher cap: {self.detail}")
         proof = await self.process.resume()
         if self.state is AgentState.PAUSED:
             await self._change(AgentState.RUNNING, detail="resumed")
@@ -208,6 +214,15 @@ class Agent:
         if self._ending is ending and self.process is process and self._life is not None:
             self._life.cancel()
 
+    @asynccontextmanager
+    async def _out_of_budget(self, shortage: BudgetReached) -> AsyncGenerator[None]:
+        """Paused, softly, while no cap leaves room for the next model call: nothing is frozen, clocks stand still."""
+        with self.gate.hold():
+            await self._record(BudgetExhausted(figure=shortage.figure, wanted=shortage.wanted))
+            await self._change(AgentState.PAUSED, StopReason.BUDGET, shortage.message)
+            yield
+            await self._change(AgentState.RUNNING, detail="there is room in its budget again")
+
     # -- a life: one request, perhaps several runs ----------------------------------------------------------------
 
     async def _live(self) -> None:
@@ -241,6 +256,8 @@ class Agent:
     async def _one_run(self) -> _Ending:
         self.run = new_run_id()
         self.attempt += 1
+        if self.attempt == 1:
+            self._services.budgets.begin(self.name, len(self.spec.enabled_tasks(self._services.options.enable)))
         self.verified = False
         self.gate.open()
         voice = RunVoice(self._services, self.name, self.run)
@@ -306,7 +323,17 @@ class Agent:
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         telling = spawn(self._tell_protections(unconfined, over), name=f"protections of {self.name}")
         try:
-            return await perform(voice, self.spec, self.rights, process, workspace, self.gate, asks=self.asks, on_ready=ready)
+            return await perform(
+                voice,
+                self.spec,
+                self.rights,
+                process,
+                workspace,
+                self.gate,
+                asks=self.asks,
+                on_ready=ready,
+                on_budget=self._out_of_budget,
+            )
         finally:
             over.set_result(None)
             await see_through(_joined(telling))
@@ -374,7 +401,7 @@ class Agent:
     async def _change(self, after: AgentState, reason: StopReason = StopReason.NONE, detail: str = "") -> None:
         before = self.state
         check_transition(before, after)
-        self.state, self.reason = after, reason
+        self.state, self.reason, self.detail = after, reason, detail
         event = AgentStateChanged(
             before=before, after=after, reason=reason, detail=detail, attempt=max(1, self.attempt)
         )

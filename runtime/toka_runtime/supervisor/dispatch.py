@@ -9,6 +9,7 @@ from typing import Any
 from toka_runtime.broker.approvals import ApprovalDesk
 from toka_runtime.errors import CommandRefused, TokaError
 from toka_runtime.protocol import commands as cmd
+from toka_runtime.protocol.budget import Account
 from toka_runtime.protocol.events import CommandHandled
 from toka_runtime.protocol.ids import AgentName, CommandId, RunRef
 from toka_runtime.protocol.states import LIVE, AgentState
@@ -113,6 +114,8 @@ class Dispatcher:
                 return await self._desk(command.target).decide(command, request.actor), {}
             case cmd.RevokeGrant():
                 return await self._desk(command.target).revoke(command.grant, request.actor), {}
+            case cmd.SetBudget():
+                return await supervisor.set_budget(command.scope, command.name, command.budget, request.actor), {}
             case cmd.ReadEvents():
                 limit = max(1, min(command.limit, 10_000))
                 found = await supervisor.store.read(
@@ -197,6 +200,8 @@ def _target(command: cmd.Command) -> str:
             return f"{target.host}/{target.agent}/{target.run or '-'}/{identity}"
         case cmd.StartAgent(agent=agent):
             return agent
+        case cmd.SetBudget(scope=scope, name=name):
+            return Account(scope, name).key
         case cmd.PauseFleet(agents=agents) | cmd.ResumeFleet(agents=agents):
             return ",".join(agents) or "all"
         case _:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
-from toka_runtime.errors import ModelError, ProtocolError
+from toka_runtime.aio import see_through
+from toka_runtime.errors import BudgetReached, ModelError, ProtocolError
 from toka_runtime.llm.base import CallContext, Delta, Finished, ModelRequest, Retrying
 from toka_runtime.protocol.capability import Rights
-from toka_runtime.protocol.events import Level, ModelCallEnded, ModelCallRetried, ModelCallStarted, Noticed, Stream
+from toka_runtime.protocol.events import (
+    BudgetWarned,
+    Level,
+    ModelCallEnded,
+    ModelCallRetried,
+    ModelCallStarted,
+    Noticed,
+    Stream,
+)
 from toka_runtime.protocol.ids import CallId
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.usage import TokenUsage
+from toka_runtime.supervisor.budgets import Admitted, bytes_of
 from toka_runtime.supervisor.deadline import PauseGate
 from toka_runtime.supervisor.services import RunVoice
 
 Frame = dict[str, Any]
 
+OnBudget = Callable[[BudgetReached], AbstractAsyncContextManager[None]]
+_QUOTE_S = 2.0
 _STREAM = {"text": Stream.MODEL, "thinking": Stream.THINKING}
 
 
@@ -36,7 +49,9 @@ class ModelCalls:
         tools: tuple[dict[str, Any], ...],
         descriptions: tuple[str, ...],
         folder: str = "",
+        on_budget: OnBudget,
     ) -> None:
+        """`on_budget`: entered while the agent waits for a cap to be raised."""
         self._voice = voice
         self._services = voice.services
         self._spec = spec
@@ -46,6 +61,10 @@ class ModelCalls:
         self._tools = tools
         self._descriptions = descriptions
         self._folder = folder
+        self._on_budget = on_budget
+        self._fixed_bytes = bytes_of(system, tools)
+        self._counted = (0, 0)
+        """(messages, tokens): what the provider counted of the conversation, answers included."""
         self._numbers = count(1)
         self._messages: list[dict[str, Any]] = []
         self._attempt = 1
@@ -54,33 +73,18 @@ class ModelCalls:
         """A task attempt starts, with the conversation as the worker gets it."""
         self._attempt = attempt
         self._messages = list(history)
+        self._counted = (0, 0)
 
     async def serve(self, frame: Frame) -> Frame:
         """Carry out one `model` frame and return the worker's `model.result`. Raises ProtocolError for a frame that
         does not fit the conversation, StoreError when nothing can be recorded any more."""
         task, turn = int(frame["task"]), int(frame["turn"])
         await self._extend(task, frame)
-        # Between the acknowledgement of a pause and the resume no request starts.
-        await self._gate.until_open()
         call = CallId(f"m{next(self._numbers)}")
-        request = self._request(call, task, turn)
-        options = self._services.options.gateway
-        await self._voice.emit(
-            ModelCallStarted(call=call, task=task, turn=turn, provider=options.provider, model=request.model)
-        )
-        began = self._services.clock.monotonic()
         try:
-            finished = await self._stream(request)
-        except asyncio.CancelledError:
-            usage = self._services.gateway.last_usage(call, self._voice.run)
-            await asyncio.shield(self._ended(request, began, "cancelled", usage=usage))
-            raise
+            finished = await self._carry_out(await self._admit(self._request(call, task, turn)))
         except ModelError as error:
-            await self._ended(request, began, "error", usage=error.usage, code=error.code, message=error.message)
             return {"t": "model.result", "id": frame["id"], "ok": False, "code": error.code, "message": error.message}
-        answer = {"role": "assistant", "content": list(finished.content)}
-        await self._services.transcripts.record(self._voice.run, task, self._attempt, len(self._messages), [answer])
-        await self._ended(request, began, "ok", finished=finished, usage=finished.usage)
         return {
             "t": "model.result",
             "id": frame["id"],
@@ -90,10 +94,90 @@ class ModelCalls:
             "usage": finished.usage.model_dump(),
         }
 
+    # -- what it may cost ---------------------------------------------------------------------------------------------
+
+    async def _admit(self, request: ModelRequest) -> Admitted:
+        """Reserve the worst case. While no cap leaves room for it the agent waits for a new one, its clocks stopped.
+        Raises ModelError when the gateway is gone."""
+        budgets, version = self._services.budgets, self._services.budgets.ledger.version
+        try:
+            return await self._reserve(request)
+        except BudgetReached as error:
+            shortage = error
+        async with self._on_budget(shortage):
+            while True:
+                await budgets.ledger.until_changed(version)
+                version = budgets.ledger.version
+                try:
+                    return await self._reserve(request)
+                except BudgetReached:
+                    continue
+
+    async def _reserve(self, request: ModelRequest) -> Admitted:
+        """Raises BudgetReached, ModelError."""
+        budgets = self._services.budgets
+        while True:
+            await self._gate.until_open()
+            admitted = await budgets.admit(request, self._input_tokens(), self._spec.priority)
+            if self._gate.is_open:
+                return admitted
+            # Paused while it waited: others may use the room meanwhile.
+            budgets.settle(admitted, TokenUsage(), None)
+
+    def _input_tokens(self) -> int:
+        """At most so many: what the provider counted, and a token a byte of what is new since."""
+        messages, tokens = self._counted
+        return (tokens or self._fixed_bytes) + bytes_of(*self._messages[messages:])
+
+    # -- one call -----------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, admitted: Admitted) -> Finished:
+        """Told from its start to its end, and charged, whatever becomes of it. Raises ModelError, StoreError."""
+        context = admitted.request.context
+        began = self._services.clock.monotonic()
+        try:
+            await self._voice.emit(self._started(admitted))
+            # Between the acknowledgement of a pause and the resume no request starts.
+            await self._gate.until_open()
+            finished = await self._stream(admitted)
+            answer = {"role": "assistant", "content": list(finished.content)}
+            record = self._services.transcripts.record
+            await record(self._voice.run, context.task, self._attempt, len(self._messages), [answer])
+        except asyncio.CancelledError:
+            await see_through(self._ended(admitted, began, "cancelled"), name=f"end of {context.call}")
+            raise
+        except ModelError as error:
+            await self._ended(admitted, began, "error", error=error)
+            raise
+        except BaseException:
+            # Nothing can be recorded any more; the other agents' room is right nevertheless.
+            self._services.budgets.settle(admitted, self._used(admitted), None)
+            raise
+        self._counted = (len(self._messages) + 1, finished.usage.total_tokens)
+        await self._ended(admitted, began, "ok", finished=finished)
+        return finished
+
+    def _started(self, admitted: Admitted) -> ModelCallStarted:
+        context, worst = admitted.request.context, admitted.reservation.amount
+        return ModelCallStarted(
+            call=context.call,
+            task=context.task,
+            turn=context.turn,
+            provider=self._services.options.gateway.provider,
+            model=admitted.request.model,
+            reserved_tokens=worst.tokens,
+            reserved_cost_usd=worst.cost_usd,
+        )
+
+    def _used(self, admitted: Admitted) -> TokenUsage:
+        return self._services.gateway.last_usage(admitted.request.context.call, self._voice.run)
+
     async def _extend(self, task: int, frame: Frame) -> None:
         base, append = int(frame["base"]), list(frame["append"])
         if not 0 <= base <= len(self._messages):
             raise ProtocolError(f"the worker refers to message {base} of {len(self._messages)}")
+        if base < self._counted[0]:
+            self._counted = (0, 0)
         self._messages[base:] = append
         await self._services.transcripts.record(self._voice.run, task, self._attempt, base, append)
 
@@ -119,8 +203,8 @@ class ModelCalls:
             max_tokens=options.loop.max_tokens,
         )
 
-    async def _stream(self, request: ModelRequest) -> Finished:
-        context = request.context
+    async def _stream(self, admitted: Admitted) -> Finished:
+        request, context, charged = admitted.request, admitted.request.context, 0
         output = self._services.output
         async with aclosing(self._services.gateway.stream(request)) as events:
             async for event in events:
@@ -148,6 +232,11 @@ class ModelCalls:
                                 discard=event.discard,
                             )
                         )
+                        used = self._used(admitted).total_tokens
+                        if used > charged:
+                            # The try that failed has used its part of what was reserved.
+                            charged = used
+                            await self._services.budgets.another_try(admitted, self._input_tokens())
                     case Finished():
                         if event.notice:
                             await self._voice.emit(
@@ -158,33 +247,49 @@ class ModelCalls:
 
     async def _ended(
         self,
-        request: ModelRequest,
+        admitted: Admitted,
         began: float,
-        outcome: Any,
+        outcome: Literal["ok", "error", "cancelled"],
         *,
-        usage: TokenUsage,
         finished: Finished | None = None,
-        code: str = "",
-        message: str = "",
+        error: ModelError | None = None,
     ) -> None:
-        context = request.context
+        """Charge the call, then tell."""
+        context, model = admitted.request.context, finished.model if finished else admitted.request.model
+        usage, cost_usd = await self._cost(admitted, finished, error)
+        warnings = self._services.budgets.settle(admitted, usage, cost_usd)
         await self._voice.emit(
             ModelCallEnded(
                 call=context.call,
                 task=context.task,
                 turn=context.turn,
                 provider=self._services.options.gateway.provider,
-                model=finished.model if finished else request.model,
+                model=model,
                 outcome=outcome,
                 stop_reason=finished.stop_reason if finished else "",
                 request_id=finished.request_id if finished else "",
                 request_digest=finished.request_digest if finished else "",
                 usage=usage,
-                cost_usd=finished.cost_usd if finished else None,
+                cost_usd=cost_usd,
                 duration_s=self._services.clock.monotonic() - began,
                 first_token_s=finished.first_token_s if finished else None,
-                code=code,
-                message=message,
+                code=error.code if error else "",
+                message=error.message if error else "",
                 redactions=finished.redactions if finished else 0,
             )
         )
+        for figure in warnings:
+            await self._voice.emit(BudgetWarned(figure=figure))
+
+    async def _cost(
+        self, admitted: Admitted, finished: Finished | None, error: ModelError | None
+    ) -> tuple[TokenUsage, float | None]:
+        """What it used and what that costs, also of a call that was cut short."""
+        if finished is not None:
+            return finished.usage, finished.cost_usd
+        usage = self._used(admitted) if error is None or isinstance(error, BudgetReached) else error.usage
+        try:
+            async with asyncio.timeout(_QUOTE_S):
+                return usage, await self._services.gateway.quote(admitted.request.model, usage)
+        except (ModelError, TimeoutError):
+            return usage, None

@@ -9,6 +9,7 @@ from typing import Literal
 from toka_runtime.llm.base import GatewaySettings
 from toka_runtime.protocol.ids import HostId
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.usage import Budget
 
 
 class LoopLimits(Model):
@@ -50,6 +51,10 @@ class RuntimeOptions(Model):
     """Every agent may ask for approval, also where its spec does not say `approvals: ask`."""
     approval_wait_s: float = 300.0
     """How long a request for approval waits for an operator; 0: nobody is there, so it is denied at once."""
+    fleet_budget: Budget | None = None
+    """Of everything in this state folder; None: as it was set before, at first none."""
+    day_budget: Budget | None = None
+    """Of a day in UTC."""
     loop: LoopLimits = LoopLimits()
     sample_interval_s: float = 0.5
 

@@ -11,7 +11,7 @@ from toka_runtime.broker.approvals import ApprovalDesk
 from toka_runtime.broker.definitions import TOOLS
 from toka_runtime.broker.gate import Gate
 from toka_runtime.broker.operations import tool_schemas
-from toka_runtime.broker.proxy import EgressProxy
+from toka_runtime.broker.proxy import EgressProxy, proxy_environment
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.events import Stream, TaskStateChanged
 from toka_runtime.protocol.ids import CallId
@@ -20,7 +20,7 @@ from toka_runtime.protocol.states import StopReason, TaskState, Verdict
 from toka_runtime.sandbox.plan import AgentProcess
 from toka_runtime.sandbox.toolchains import tool_environment
 from toka_runtime.supervisor.deadline import FreezableClock, PauseGate, within
-from toka_runtime.supervisor.model_calls import ModelCalls
+from toka_runtime.supervisor.model_calls import ModelCalls, OnBudget
 from toka_runtime.supervisor.prompt import TaskResult, system_prompt
 from toka_runtime.supervisor.services import RunVoice
 from toka_runtime.supervisor.session import WorkerDied, WorkerSession
@@ -47,6 +47,7 @@ async def perform(
     *,
     asks: bool,
     on_ready: Callable[[ApprovalDesk | None], Awaitable[None]],
+    on_budget: OnBudget,
 ) -> RunOutcome:
     """`asks`: what lies beyond the rights is put before an operator.
 
@@ -101,6 +102,7 @@ async def perform(
         tools=tools,
         descriptions=tuple(task.description for task in tasks),
         folder=root,
+        on_budget=on_budget,
     )
     session = WorkerSession(voice, process, gate, calls)
     hello = session.hello(system=system, tools=tools, model=spec.model, limits=options.loop)
@@ -145,9 +147,7 @@ def _way_out(process: AgentProcess) -> dict[str, str]:
     """What tells the programs of a confined agent where the network begins."""
     if process.listener is None:
         return {}
-    address = f"http://127.0.0.1:{process.listener.getsockname()[1]}"
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-    return dict.fromkeys(names, address) | {"NO_PROXY": "", "no_proxy": ""}
+    return proxy_environment(process.listener)
 
 
 async def _tasks(scene: TaskScene, desk: ApprovalDesk | None) -> list[TaskEnd]:

@@ -17,6 +17,7 @@ from toka_runtime.protocol.protections import HostProtections
 from toka_runtime.sandbox.plan import Launcher
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
+from toka_runtime.supervisor.budgets import Budgets
 from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
 from toka_runtime.supervisor.output import OutputMerger
@@ -32,6 +33,7 @@ class Services:
     output: OutputMerger
     launcher: Launcher
     gateway: ModelGateway
+    budgets: Budgets
     workspaces: Workspaces
     redactor: Redactor
     catalogue: Catalogue

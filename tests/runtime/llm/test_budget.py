@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.errors import BudgetReached
-from toka_runtime.llm.budget import Amount, Ledger, accounts_of
+from toka_runtime.llm.budget import Amount, Ledger
 from toka_runtime.protocol.budget import Account, BudgetScope, Spending
+from toka_runtime.protocol.spending import accounts_of
 from toka_runtime.protocol.usage import Budget
 
 FLEET = Account(BudgetScope.FLEET, "")
@@ -140,7 +141,7 @@ async def test_another_try_needs_room_of_its_own() -> None:
 
 async def test_a_new_cap_lets_who_waits_go_on() -> None:
     books = ledger(10)
-    changed = spawn(books.until_changed())
+    changed = spawn(books.until_changed(books.version))
     await asyncio.sleep(0)
     with pytest.raises(BudgetReached):
         await books.reserve([FLEET], Amount(50, 0.0))

@@ -33,6 +33,7 @@ from toka_runtime.llm.base import Delta, Finished, GatewaySettings, ModelGateway
 from toka_runtime.llm.gateway import Gateway
 from toka_runtime.protocol.capability import PathRule, Rights
 from toka_runtime.protocol.ids import CallId, RunId
+from toka_runtime.protocol.usage import ModelPrice, TokenUsage
 
 BASE = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
 
@@ -316,7 +317,14 @@ async def test_the_sdk_in_the_process(make: Make) -> None:
         Answer(status=401, body=error_body("authentication_error", f"bad key {API_KEY}")),
         silent,
     ) as server:
-        gateway = make("anthropic", {"ANTHROPIC_API_KEY": API_KEY}, base_url=server.url, max_retry_delay_s=0.05)
+        own = ModelPrice(model="our-model", input=3.0, output=15.0, cache_read=0.3)
+        gateway = make(
+            "anthropic", {"ANTHROPIC_API_KEY": API_KEY}, base_url=server.url, max_retry_delay_s=0.05, prices=(own,)
+        )
+        million = TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000, cache_read_tokens=1_000_000)
+        assert await gateway.quote("our-model", million) == 18.3
+        assert await gateway.quote("nobody-knows-it", million) is None
+        assert (await gateway.quote("", million) or 0) > 1
         finished = (await collect(gateway, model_request(messages=({"role": "user", "content": f"my {API_KEY}"},))))[-1]
         assert finished.content[0]["text"] == "Hello you "
         assert finished.redactions == 1
