@@ -237,6 +237,12 @@ async def test_an_observer_that_is_killed_ends_the_call_with_a_clear_error(agent
     assert await agent.answers()
 
 
+async def test_a_tool_that_is_killed_is_told_as_before(agent: Cell) -> None:
+    outcome = await _Heard(agent).run("kill -9 $PPID; sleep 600")
+    assert (outcome.ok, outcome.code) == (False, "tool.crashed")
+    assert "SIGKILL" in outcome.content
+
+
 async def test_commands_are_paused_killed_and_counted_as_before(agent: Cell) -> None:
     heard = _Heard(agent)
     script = "while True:\n    open('hello.txt').close()\n"
