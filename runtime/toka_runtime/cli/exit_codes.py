@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from toka_runtime.errors import (
@@ -36,6 +37,27 @@ MEANING = {
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
 }
 
+
+class ExecCode(IntEnum):
+    """Of `exec`, where the command's own code is not what there is to say."""
+
+    LIMIT = 123
+    TIMEOUT = 124
+    NOT_STARTED = 125
+    REFUSED = 126
+    NOT_FOUND = 127
+
+
+EXEC_MEANING = {
+    "0–255": "the command's own; 128+n: it was ended by signal n",
+    "2": "wrong options",
+    ExecCode.LIMIT: "ended for a limit of its spec: memory, disk or processes",
+    ExecCode.TIMEOUT: "its time was over (--timeout, or the spec's)",
+    ExecCode.NOT_STARTED: "not started, or its end is not proven: spec, capability, folder, or a wall that is missing",
+    ExecCode.REFUSED: "refused by policy (--strict), or the program is not executable",
+    ExecCode.NOT_FOUND: "there is no such program in the sandbox",
+}
+
 _BY_ERROR: tuple[tuple[type[TokaError], ExitCode], ...] = (
     (UsageError, ExitCode.USAGE),
     (WorkspaceError, ExitCode.ENVIRONMENT),
@@ -53,4 +75,8 @@ def exit_code_of(error: TokaError) -> ExitCode:
 
 def exit_code_help() -> str:
     """The table for `--help`."""
-    return "exit codes:\n" + "".join(f"  {code:>3}  {meaning}\n" for code, meaning in MEANING.items())
+    return exit_codes_text(MEANING)
+
+
+def exit_codes_text(meanings: Mapping[int | str, str] | Mapping[ExitCode, str]) -> str:
+    return "exit codes:\n" + "".join(f"  {code:>5}  {meaning}\n" for code, meaning in meanings.items())

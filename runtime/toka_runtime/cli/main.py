@@ -30,6 +30,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb("toka_runtime.cli.validate", "check spec files: every problem with file, line and column"),
     "plan": Verb("toka_runtime.cli.plan", "start order, dependency graph, critical path, rights of each agent"),
     "run": Verb("toka_runtime.cli.run", "run a fleet to its end, without a console"),
+    "exec": Verb("toka_runtime.cli.exec", "run one command under the walls, proxy and limits of an agent"),
     "denials": Verb(
         "toka_runtime.cli.denials", "what was refused in a run, by which layer and rule; live with --follow"
     ),

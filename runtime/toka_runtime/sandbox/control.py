@@ -15,7 +15,8 @@ from typing import Any
 Message = dict[str, Any]
 
 MAX_MESSAGE_BYTES = 64 * 1024
-MAX_DESCRIPTORS = 4
+MAX_DESCRIPTORS = 6
+IDLE_MS = 30
 
 
 class ControlSocket:
@@ -40,10 +41,20 @@ class ControlSocket:
         with suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._socket, [json.dumps(message).encode()], list(descriptors))
 
-    def serve(self, on_message: Callable[[Message, list[int]], bool], on_children: Callable[[], None]) -> None:
-        """Until end of file, or until `on_message` returns False. It owns the descriptors that it gets."""
+    def serve(
+        self,
+        on_message: Callable[[Message, list[int]], bool],
+        on_children: Callable[[], None],
+        on_idle: Callable[[], None] | None = None,
+    ) -> None:
+        """Until end of file, or until `on_message` returns False. It owns the descriptors that it gets. `on_idle` is
+        called once when nothing more has come for a moment."""
+        busy = False
         while True:
-            ready = dict(self._poll.poll())
+            ready = dict(self._poll.poll(IDLE_MS if busy else None))
+            busy = bool(ready) and on_idle is not None
+            if not ready and on_idle is not None:
+                on_idle()
             if self._woken.fileno() in ready:
                 self._woken.recv(4096)
                 on_children()

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
@@ -30,7 +30,16 @@ from toka_runtime.sandbox.plan import (
 )
 from toka_runtime.sandbox.requests import ControlPeer, NoAnswer, Refused, process_end
 from toka_runtime.sandbox.tool_call import ToolCall
-from toka_runtime.sandbox.tree import KILL_S, PAUSE_S, Swept, children, continue_tree, kill_subtree, proc_stat, stop_tree
+from toka_runtime.sandbox.tree import (
+    KILL_S,
+    PAUSE_S,
+    Swept,
+    children,
+    continue_tree,
+    kill_subtree,
+    proc_stat,
+    stop_tree,
+)
 
 TOOL_GRACE_S = 5.0
 """A tool ends itself at its timeout; so much later it is ended from outside."""
@@ -141,9 +150,14 @@ class ShimProcess:
     # -- tools ----------------------------------------------------------------------------------------------------
 
     async def run_tool(
-        self, request: ToolRequest, on_output: OutputChunk, on_refused: RefusalSink | None = None
+        self,
+        request: ToolRequest,
+        on_output: OutputChunk,
+        on_refused: RefusalSink | None = None,
+        standard: Sequence[int] = (),
     ) -> ToolOutcome:
-        """See ToolRunner. The time that the agent is paused does not count against the timeout."""
+        """See ToolRunner. The time that the agent is paused does not count against the timeout. `standard`: the
+        descriptors that `exec_child` wants; the caller keeps its own."""
         number = next(self._calls)
         ended: asyncio.Future[int] = self._loop.create_future()
         self._tools[number] = ended
@@ -158,7 +172,9 @@ class ShimProcess:
                     channel, descriptor = await self._tool_channel(request, childrens_ends)
                     channels.append(channel)
                     descriptors.append(descriptor)
-                await self._control.request("tool", timeout_s=ANSWER_S, descriptors=descriptors, call=number)
+                await self._control.request(
+                    "tool", timeout_s=ANSWER_S, descriptors=[*descriptors, *standard], call=number
+                )
             if on_refused is not None and observed:
                 hearing = spawn(call.hear(channels[1], on_refused))
             working, ticking = spawn(call.converse(channels[0])), spawn(self._elapse(request.timeout_s + TOOL_GRACE_S))

@@ -26,6 +26,7 @@ from toka_runtime.sandbox.confine import PROTECTIONS as CONFINED
 from toka_runtime.sandbox.confine import Confinement, restrict_worker
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import SPARE, keep_only
+from toka_runtime.sandbox.exec_child import STANDARD, take_over
 from toka_runtime.sandbox.observer import BROKERED_ONLY, KERNEL_OBSERVED
 from toka_runtime.sandbox.seccomp import can_listen
 from toka_runtime.sandbox.tool_child import ToolFunction, serve_call
@@ -141,7 +142,7 @@ class Shim:
         return {"worker": self._worker, "started_ticks": stat.started_ticks, "protections": [*walls, *PROTECTIONS]}
 
     def _tool(self, call: int, descriptors: list[int]) -> Message:
-        if self._worker is None or self._ending or len(descriptors) not in (1, 2):
+        if self._worker is None or self._ending or len(descriptors) % STANDARD not in (1, 2):
             raise ValueError("the agent is being stopped" if self._ending else "not ready for a tool call")
         if self._paused:
             self._waiting[call] = descriptors.copy()
@@ -208,17 +209,20 @@ class Shim:
             self._control.send({"t": "exit", "what": "tool", "call": call, "status": status})
 
     def _fork_tool(self, call: int, descriptors: list[int]) -> int:
-        """With the socket for its request and result, and where the kernel's refusals are to be reported, one for
-        them."""
+        """With the socket for its request and result, where the kernel's refusals are to be reported one for them, and
+        for a command of the operator's the `STANDARD` ones."""
+        own = len(descriptors) % STANDARD
 
         def prepare(report: int) -> None:
             keep_only(*descriptors, spare=report)
+            if own < len(descriptors):
+                take_over(3 + own)
             kernel.adopt_orphans()
             kernel.set_title(f"toka:{self._agent} tool")
             _offer_to_oom_killer(TOOL_OOM_SCORE)
 
         def body() -> int:
-            sock, *reports = (socket.socket(fileno=number) for number in range(3, 3 + len(descriptors)))
+            sock, *reports = (socket.socket(fileno=number) for number in range(3, 3 + own))
             return serve_call(sock, self._agent, self._tool_function, self._confinement, *reports)
 
         pid = _fork(prepare, body)

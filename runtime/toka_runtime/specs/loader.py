@@ -63,9 +63,10 @@ class LoadReport:
         return tuple(problem for file in self.files for problem in file.errors)
 
 
-def load_paths(paths: Sequence[Path]) -> LoadReport:
+def load_paths(paths: Sequence[Path], *, alone: bool = False) -> LoadReport:
     """Load files, and the *.yaml, *.yml and *.toml directly in folders (not below them; no hidden files). A file that
-    is reached twice counts once. Dependencies, names and branches are checked across all of them."""
+    is reached twice counts once. Dependencies, names and branches are checked across all of them, but not with `alone`: what each says
+    for itself is all that is wanted then."""
     loaded: list[_Loaded] = []
     fleets: list[FleetSettings] = []
     seen: set[tuple[int, int]] = set()
@@ -75,7 +76,7 @@ def load_paths(paths: Sequence[Path]) -> LoadReport:
                 loaded.append(_Loaded(Draft(name=_stem(file), findings=findings), findings.file, ""))
             elif _first_time(file, seen):
                 _read(findings.file, file.suffix, read_source(file, findings), findings, loaded, fleets)
-    return _report(loaded, fleets)
+    return _report(loaded, fleets, alone=alone)
 
 
 def load_text(data: bytes, name: str = "spec.yaml") -> LoadReport:
@@ -87,12 +88,13 @@ def load_text(data: bytes, name: str = "spec.yaml") -> LoadReport:
     return _report(loaded, fleets)
 
 
-def _report(loaded: list[_Loaded], fleets: list[FleetSettings]) -> LoadReport:
+def _report(loaded: list[_Loaded], fleets: list[FleetSettings], *, alone: bool = False) -> LoadReport:
     for extra in fleets[1:]:
         owner = next(item.draft for item in loaded if item.path == extra.file)
         message = f"its [orchestration] has no effect: that of {fleets[0].file} is used"
         owner.findings.warning(None, "spec.second_fleet", message, "run one fleet file at a time")
-    check_fleet([item.draft for item in loaded])
+    if not alone:
+        check_fleet([item.draft for item in loaded])
     return LoadReport(tuple(item.finish() for item in loaded), fleets[0] if fleets else None)
 
 
