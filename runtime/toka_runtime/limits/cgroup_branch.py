@@ -42,7 +42,6 @@ class Counts(NamedTuple):
     """What the kernel has counted since the group was made; None: not held here."""
 
     memory_kills: int | None = None
-    memory_peak_bytes: int = 0
     refused_processes: int | None = None
     held_back_s: float | None = None
 
@@ -79,6 +78,10 @@ class Branch:
         return f"cgroup v{self.version} {_FILES[self.version][limit]}"
 
     def counts(self, group: Path) -> Counts:
+        raise NotImplementedError
+
+    def memory_peak_bytes(self, group: Path) -> int:
+        """The most that it has had at once."""
         raise NotImplementedError
 
     def freezer(self, group: Path) -> Freezer:
@@ -136,12 +139,11 @@ class BranchV2(Branch):
         cpu = counters(self._read(group, "cpu.stat")) if LimitName.CPU in self.holds else None
         return Counts(
             memory_kills=None if memory is None else memory.get("oom_kill", 0),
-            memory_peak_bytes=0 if memory is None else self._peak(group),
             refused_processes=None if pids is None else pids.get("max", 0),
             held_back_s=None if cpu is None else cpu.get("throttled_usec", 0) / 1e6,
         )
 
-    def _peak(self, group: Path) -> int:
+    def memory_peak_bytes(self, group: Path) -> int:
         # memory.peak came with Linux 5.19.
         for name in ("memory.peak", "memory.current"):
             with suppress(FileNotFoundError):
@@ -230,12 +232,15 @@ class BranchV1(Branch):
     def counts(self, group: Path) -> Counts:
         if LimitName.MEMORY in self.holds:
             kills = counters(self._read(group, "memory.oom_control")).get("oom_kill", 0)
-            return Counts(memory_kills=kills, memory_peak_bytes=int(self._read(group, "memory.max_usage_in_bytes")))
+            return Counts(memory_kills=kills)
         if LimitName.PROCESSES in self.holds:
             return Counts(refused_processes=counters(self._read(group, "pids.events")).get("max", 0))
         if LimitName.CPU in self.holds:
             return Counts(held_back_s=counters(self._read(group, "cpu.stat")).get("throttled_time", 0) / 1e9)
         return Counts()
+
+    def memory_peak_bytes(self, group: Path) -> int:
+        return int(self._read(group, "memory.max_usage_in_bytes"))
 
     def freezer(self, group: Path) -> Freezer:
         return FreezerV1(group, self._files)

@@ -19,7 +19,12 @@ class CgroupFiles:
         folder.rmdir()
 
     def read(self, file: Path) -> str:
-        return file.read_text()
+        # Plain calls: a hundred agents are read four times a second.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 65536).decode()
+        finally:
+            os.close(descriptor)
 
     def write(self, file: Path, text: str) -> None:
         # One write, and no creation: a file that is not there is a controller that is not there.

@@ -66,11 +66,18 @@ class Held:
                 continue
             found = Counts(
                 memory_kills=_known(found.memory_kills, counts.memory_kills),
-                memory_peak_bytes=max(found.memory_peak_bytes, counts.memory_peak_bytes),
                 refused_processes=_known(found.refused_processes, counts.refused_processes),
                 held_back_s=_known(found.held_back_s, counts.held_back_s),
             )
         return found
+
+    def memory_peak_bytes(self) -> int:
+        """The most that the tree has had at once; 0 where no group knows. Blocking."""
+        for branch, group in self._groups.items():
+            if LimitName.MEMORY in branch.holds:
+                with suppress(OSError, ValueError):
+                    return branch.memory_peak_bytes(group)
+        return 0
 
     def close(self) -> bool:
         """After the tree has ended. False: processes are left in a group; it is removed when the runtime ends, or by

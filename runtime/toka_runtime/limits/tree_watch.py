@@ -19,7 +19,7 @@ from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.protocol.limits import Culprit, LimitName, LimitOutcome
 from toka_runtime.protocol.usage import ResourceLimits, Usage
 
-CALM_S, TENSE_S = 0.25, 0.05
+CALM_S, TENSE_S = 0.4, 0.05
 """Between two looks: as a rule, and while more than half of a measured limit is used."""
 HELD_BACK_S = 1.0
 """Held back for less, an agent has not reached its share of the processor in any sense worth telling."""
@@ -98,7 +98,8 @@ class TreeWatch:
         if (kills := counts.memory_kills or 0) > self._told[LimitName.MEMORY]:
             self._told[LimitName.MEMORY] = kills
             culprit = self._log.killed(self._held.name) or self._culprit
-            found += self._at(LimitName.MEMORY, self._limits.memory_bytes, LimitOutcome.KILLED, kills, culprit)
+            used = self._held.memory_peak_bytes()
+            found += self._at(LimitName.MEMORY, self._limits.memory_bytes, LimitOutcome.KILLED, kills, culprit, used)
         refused = counts.refused_processes or 0
         if refused > 2 * self._told[LimitName.PROCESSES]:
             self._told[LimitName.PROCESSES] = refused
@@ -111,7 +112,13 @@ class TreeWatch:
         return found
 
     def _at(
-        self, limit: LimitName, allowed: float | None, outcome: LimitOutcome, count: int, culprit: Culprit | None
+        self,
+        limit: LimitName,
+        allowed: float | None,
+        outcome: LimitOutcome,
+        count: int,
+        culprit: Culprit | None,
+        used: float | None = None,
     ) -> list[LimitReached]:
         if allowed is None:
             return []
@@ -119,7 +126,7 @@ class TreeWatch:
         return [
             LimitReached(
                 limit=limit,
-                used=allowed,
+                used=allowed if used is None else used,
                 allowed=allowed,
                 outcome=outcome,
                 mechanism=mechanism,
@@ -143,9 +150,7 @@ class TreeWatch:
 
     def _measured(self, now: float, usage: Usage) -> list[LimitReached]:
         found: list[LimitReached] = []
-        pid, memory = self._meter.heaviest
-        if pid:
-            self._culprit = _culprit(pid, memory)
+        self._suspect(*self._meter.heaviest)
         if self._memory is not None:
             used = usage.memory_bytes + _unmapped_bytes(self._meter.pids)
             found += self._compare(LimitName.MEMORY, used, self._memory, self._culprit)
@@ -158,6 +163,13 @@ class TreeWatch:
         if self._duty is not None and self._limits.cpu_fraction is not None:
             found += self._braked(self._duty, self._limits.cpu_fraction, now, usage)
         return found
+
+    def _suspect(self, pid: int, memory: int) -> None:
+        """Know whoever may turn out to be the culprit while it still can be asked for its command."""
+        before = self._culprit
+        known = before is not None and before.pid == pid and memory <= before.memory_bytes
+        if pid and not known:
+            self._culprit = _culprit(pid, memory)
 
     def _compare(self, limit: LimitName, used: float, allowed: float, culprit: Culprit | None) -> list[LimitReached]:
         self._tense(used, allowed)
