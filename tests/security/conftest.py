@@ -15,8 +15,10 @@ from toka_runtime.limits.enforcer import Enforcer
 from toka_runtime.sandbox import launcher
 from toka_runtime.sandbox.launcher import ForkServer
 
-if os.environ.get("TOKA_TESTS_ONLY_BWRAP"):
-    launcher.COMMAND = fork_servers_command()
+ONLY_BWRAP = os.environ.get("TOKA_TESTS_ONLY_BWRAP", "")
+"""The program that makes all namespaces; "" where the runtime does."""
+if ONLY_BWRAP:
+    launcher.COMMAND = fork_servers_command(more=f"bwrap.PLACES = ({ONLY_BWRAP!r},)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,6 +50,7 @@ async def base() -> AsyncIterator[Path]:
 async def agent(server: ForkServer, base: Path) -> AsyncIterator[Cell]:
     """The attacker. It must still answer afterwards (what has died on purpose is asserted in the test)."""
     async with cell(server, base) as found:
+        assert any("made by bwrap" in text for text in found.agent.protections) is bool(ONLY_BWRAP)
         yield found
 
 

@@ -17,11 +17,14 @@ from fakes.cell import place, system_python
 HERE = Path(__file__).parents[2]
 CORE = ("bombs", "files", "folder_walls", "processes", "secrets", "sockets", "system_calls", "toolchains")
 """Where the kernel decides. CI runs all of it as an ordinary user, too."""
-WITH_BWRAP = [
-    pytest.param(name, {"TOKA_TESTS_ONLY_BWRAP": "1"}, id=f"{name} with bwrap")
-    for name in ("files", "processes", "secrets", "sockets")
-]
+WITH_BWRAP = ("files", "processes", "secrets", "sockets")
 """Where it matters who has made the namespaces and the mounts."""
+CASES = [
+    *((name, "") for name in CORE),
+    *((name, "bwrap") for name in WITH_BWRAP),
+    ("secrets", "set-uid bwrap"),
+]
+"""(attacks, who makes the namespaces: the runtime, or only bwrap)."""
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -38,10 +41,25 @@ def _python() -> str | None:
     return None
 
 
+def _bwrap(maker: str, folder: Path) -> str:
+    """The program; "" where the runtime makes the namespaces itself."""
+    if not maker:
+        return ""
+    program = shutil.which("bwrap")
+    if program is None:
+        pytest.skip("no bwrap here")
+    if maker == "bwrap":
+        return program
+    copy = folder / "bwrap"
+    shutil.copy(program, copy)
+    copy.chmod(0o4755)
+    return str(copy)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="the suite itself runs as an ordinary user")
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "environment"), [*((name, {}) for name in CORE), *WITH_BWRAP])
-async def test_as_nobody(name: str, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(("name", "maker"), CASES)
+async def test_as_nobody(name: str, maker: str) -> None:
     python = _python()
     if python is None:
         pytest.skip("no Python here that an ordinary user may run")
@@ -54,6 +72,7 @@ async def test_as_nobody(name: str, environment: dict[str, str]) -> None:
         shutil.copy(HERE / "pyproject.toml", folder)
         for path in (folder, *folder.rglob("*")):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        bwrap = _bwrap(maker, folder)
         packages = [str(folder / "runtime"), sysconfig.get_path("purelib")]
         done = subprocess.run(  # nothing else happens in this loop meanwhile
             [
@@ -74,7 +93,7 @@ async def test_as_nobody(name: str, environment: dict[str, str]) -> None:
                 "PYTHONPATH": ":".join(packages),
                 "HOME": str(folder),
                 "LANG": "C.UTF-8",
-                **environment,
+                "TOKA_TESTS_ONLY_BWRAP": bwrap,
             },
             user=user.pw_uid,
             group=user.pw_gid,

@@ -54,7 +54,7 @@ class Tier(StrEnum):
 TIER_MEANING: dict[Tier, str] = {
     Tier.A: "namespaces, Landlock, and a cgroup v2 of one's own: everything can be enforced",
     Tier.B: "namespaces and Landlock, but no cgroup v2 of one's own: the badges say what holds memory and CPU",
-    Tier.C: "only bwrap may create user namespaces",
+    Tier.C: "only bwrap may make namespaces: what it makes is enforced, but agents start more slowly",
     Tier.D: "no user namespaces: no guaranteed kill and pause, no network for executed tools",
     Tier.E: "no Landlock: no path rules for single tool calls",
 }
