@@ -113,7 +113,7 @@ async def test_a_grant_for_the_run_can_be_revoked_while_it_runs(tmp_path: Path) 
         await stage.start()
         request = await asked(stage)
         assert (await stage.send(answer(stage, request, scope=GrantScope.RUN))).ok
-        await stage.until(lambda: stage.of(ev.GrantUsed))
+        await stage.until(lambda: stage.of(ev.ToolCallEnded))
         (grant,) = view(stage).grants
         revoke = cmd.RevokeGrant(target=stage.ref("a"), grant=grant.grant.id)
         assert (await stage.send(revoke)).ok
@@ -134,7 +134,7 @@ async def test_killing_while_it_waits_leaves_nothing(tmp_path: Path) -> None:
         assert (await stage.send(cmd.KillAgent(target=stage.ref("a")))).ok
         await stage.until(lambda: stage.of(ev.ApprovalDecided))
         assert stage.of(ev.ApprovalDecided)[0].outcome is ApprovalOutcome.WITHDRAWN
-        assert not alive(worker)
+        assert not alive({worker})
         assert view(stage).approvals == ()
         assert not (await stage.send(late)).ok
         assert not stage.of(ev.GrantIssued)
@@ -171,6 +171,7 @@ async def test_the_countdown_in_the_snapshot_stands_still_while_frozen(tmp_path:
         request = await asked(stage)
         assert view(stage).approvals[0].countdown.since is not None
         assert (await stage.send(cmd.PauseAgent(target=stage.ref("a")))).ok
+        await stage.until(lambda: view(stage).state is AgentState.PAUSED)
         assert view(stage).approvals[0].countdown.since is None
         assert (await stage.send(answer(stage, request))).ok
         assert not (folder(stage) / "docs").exists()
