@@ -203,8 +203,7 @@ def _explain(denial: Denial) -> None:
     if denial.hint:
         print(f"  {clean(denial.hint)}", file=sys.stderr)
     if denial.capability and operation.argv:
-        scope = shlex.quote(operation.argv[0])
-        print(f"  to allow it: --capability {denial.capability}:{scope}, or leave --strict out", file=sys.stderr)
+        print(f"  to allow it: --capability {denial.capability}, or leave --strict out", file=sys.stderr)
 
 
 def _with_command(rights: Rights, command: list[str], catalogue: Catalogue) -> Rights:

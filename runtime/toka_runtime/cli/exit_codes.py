@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 from toka_runtime.errors import (
     LinkError,
@@ -78,5 +79,5 @@ def exit_code_help() -> str:
     return exit_codes_text(MEANING)
 
 
-def exit_codes_text(meanings: Mapping[int | str, str] | Mapping[ExitCode, str]) -> str:
+def exit_codes_text(meanings: Mapping[Any, str]) -> str:
     return "exit codes:\n" + "".join(f"  {code:>5}  {meaning}\n" for code, meaning in meanings.items())

@@ -50,7 +50,7 @@ def execute(request: dict[str, Any], emit: Callable[[str, bytes], None]) -> dict
             argv,
             start_new_session=True,
             # This process has one thread, so what runs between fork and exec cannot find a lock held.
-            preexec_fn=None if terminal is None else lambda: _control_terminal(terminal),  # noqa: PLW1509
+            preexec_fn=None if terminal is None else lambda: _control_terminal(terminal),
         )
     except FileNotFoundError as error:
         return {"ok": False, "code": "tool.not_found", "content": f"{error.filename}: there is no such program"}

@@ -65,8 +65,8 @@ class LoadReport:
 
 def load_paths(paths: Sequence[Path], *, alone: bool = False) -> LoadReport:
     """Load files, and the *.yaml, *.yml and *.toml directly in folders (not below them; no hidden files). A file that
-    is reached twice counts once. Dependencies, names and branches are checked across all of them, but not with `alone`: what each says
-    for itself is all that is wanted then."""
+    is reached twice counts once. Dependencies, names and branches are checked across all of them; with `alone` they are
+    not checked."""
     loaded: list[_Loaded] = []
     fleets: list[FleetSettings] = []
     seen: set[tuple[int, int]] = set()

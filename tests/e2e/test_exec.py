@@ -1,0 +1,220 @@
+"""`toka-runtime exec` as a shell has it: real processes, real walls, a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from fakes.cell import can_confine
+
+pytestmark = pytest.mark.skipif(not can_confine(), reason="no user namespaces or no Landlock here")
+
+EXEC = [sys.executable, "-m", "toka_runtime.cli.main", "exec"]
+ORDINARY = 12345
+FILES = ["--capability", "filesystem-read", "--capability", "filesystem-write"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An ordinary user's, also where the suite runs as root."""
+    top = Path(tempfile.mkdtemp(prefix="toka-exec-test-", dir="/var/tmp"))
+    inner = top / "work"
+    inner.mkdir()
+    (top / "secret").write_text("canary")
+    if os.getuid() == 0:
+        os.chown(inner, ORDINARY, ORDINARY)
+    yield inner
+    shutil.rmtree(top)
+
+
+def run(folder: Path, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*EXEC, "--workspace", str(folder), *words], input=stdin, capture_output=True, timeout=60, check=False
+    )
+
+
+def lines(data: bytes) -> list[dict[str, object]]:
+    return [json.loads(line) for line in data.splitlines() if line.startswith(b"{")]
+
+
+def test_a_real_spec_reads_and_writes_in_its_folder_and_nowhere_else(folder: Path, toka_specs: Path) -> None:
+    spec = ["--spec", str(toka_specs / "document-organization.yaml")]
+    done = run(folder, *spec, "--", "sh", "-c", "echo hello > new && cat new")
+    assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
+    assert (folder / "new").read_text() == "hello\n"
+    for target in ("/etc/shadow", str(Path.home()), str(folder.parent / "secret")):
+        assert run(folder, *spec, "--", "ls", target).returncode == 2, target
+    assert run(folder, *spec, "--", "sh", "-c", f"echo x > {folder.parent}/out").returncode != 0
+    assert not (folder.parent / "out").exists()
+
+
+def test_without_a_right_to_write_the_folder_stays_as_it_is(folder: Path) -> None:
+    done = run(folder, "--capability", "filesystem-read", "--", "touch", "new")
+    assert done.returncode == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_the_host_network_is_not_there(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        attempt = f"exec 3<>/dev/tcp/127.0.0.1/{server.getsockname()[1]}"
+        assert run(folder, "--", "bash", "-c", attempt).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (["no-such-program"], 127),
+        (["/etc/passwd"], 126),
+    ],
+)
+def test_the_exit_code_is_the_commands(folder: Path, command: list[str], code: int) -> None:
+    assert run(folder, "--", *command).returncode == code
+
+
+def test_binary_data_passes_through_unchanged(folder: Path) -> None:
+    data = os.urandom(1 << 20)
+    assert run(folder, "--", "cat", stdin=data).stdout == data
+
+
+def test_strict_decides_the_command_line_like_an_agents(folder: Path) -> None:
+    done = run(folder, "--strict", "--denials", "-", "--", "git", "status")
+    assert done.returncode == 126
+    denial = lines(done.stderr)[0]
+    assert (denial["layer"], denial["capability"], denial["argv"]) == ("policy", "git-read", ["git", "status"])
+    assert b"--capability git-read" in done.stderr
+    assert run(folder, "--strict", "--capability", "git-read", "--", "git", "status").returncode != 126
+
+
+def test_what_the_kernel_refuses_is_a_line_in_the_file(folder: Path) -> None:
+    log = folder.parent / "denials"
+    done = run(folder, "--denials", str(log), "--json", "--", "cat", "/etc/shadow")
+    denials = lines(log.read_bytes())
+    assert [(line["target"], line["layer"]) for line in denials] == [("/etc/shadow", "sandbox")]
+    summary = lines(done.stderr)[-1]
+    assert (summary["exit"], summary["signal"], summary["denials"]) == (1, None, 1)
+    assert summary["protections"]
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_it_started(folder: Path) -> None:
+    done = run(folder, "--timeout", "0.5", "--json", "--", "sh", "-c", "setsid sleep 4711.5 & sleep 4711.5")
+    assert done.returncode == 124
+    assert lines(done.stderr)[-1]["limit"] == "timeout"
+    assert not processes_with("4711.5")
+
+
+def processes_with(word: str) -> list[str]:
+    found: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            argv = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if argv[:2] == [b"sleep", word.encode()]:
+            found.append(str(path))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_command(folder: Path, number: signal.Signals) -> None:
+    script = f"trap 'echo got; exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
+    words = [*EXEC, "--workspace", str(folder), "--", "bash", "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == b"got\n"
+        assert process.wait(30) == 9
+
+
+def test_of_the_environment_only_what_is_named_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSED", "one")
+    monkeypatch.setenv("KEPT", "two")
+    seen = run(folder, "--env", "PASSED", "--env", "MADE=three", "--", "env").stdout.splitlines()
+    assert {b"PASSED=one", b"MADE=three"} <= set(seen)
+    assert not [line for line in seen if line.startswith(b"KEPT=")]
+
+
+def test_mistakes_are_told_before_anything_starts(folder: Path) -> None:
+    assert run(folder, "--capability", "nonsense", "--", "touch", "new").returncode == 125
+    assert run(Path("/"), "--", "true").returncode == 125
+    assert run(folder / "missing", "--", "true").returncode == 125
+    assert run(folder).returncode == 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's folder is refused")
+def test_root_never_runs_it_in_roots_folder(folder: Path) -> None:
+    os.chown(folder, 0, 0)
+    done = run(folder, "--", "true")
+    assert done.returncode == 125
+    assert b"belongs to root" in done.stderr
+
+
+class Screen:
+    """A terminal of 30 × 90 with the command in it."""
+
+    def __init__(self, folder: Path, *command: str) -> None:
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+            os.execv(sys.executable, [*EXEC, "--workspace", str(folder), "--", *command])
+        self.text = b""
+
+    def until(self, wanted: bytes) -> None:
+        end = time.monotonic() + 30
+        while wanted not in self.text:
+            ready = select.select([self.master], [], [], max(end - time.monotonic(), 0))[0]
+            assert ready, self.text
+            self.text += os.read(self.master, 4096)
+
+    def code(self) -> int:
+        try:
+            while data := os.read(self.master, 4096):
+                self.text += data
+        except OSError:
+            pass
+        os.close(self.master)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_the_commands_terminal_has_the_callers_size_also_when_that_changes(folder: Path) -> None:
+    screen = Screen(folder, "bash", "-c", "trap 'stty size; exit 4' WINCH; stty size; while :; do sleep 0.05; done")
+    screen.until(b"30 90")
+    ioctl(screen.master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    screen.until(b"40 100")
+    assert screen.code() == 4
+
+
+def test_ctrl_c_reaches_the_command_not_its_runner(folder: Path) -> None:
+    screen = Screen(folder, "bash", "-c", "trap 'echo caught; exit 5' INT; echo rea''dy; while :; do sleep 0.05; done")
+    screen.until(b"ready")
+    os.write(screen.master, b"\x03")
+    screen.until(b"caught")
+    assert screen.code() == 5
+
+
+def test_a_shell_on_the_terminal_has_job_control(folder: Path) -> None:
+    screen = Screen(folder, "bash", "--norc", "-i")
+    screen.until(b"$ ")
+    os.write(screen.master, b"test -t 0 && echo is''terminal; exit 6\n")
+    screen.until(b"isterminal")
+    assert screen.code() == 6
+    assert b"no job control" not in screen.text
