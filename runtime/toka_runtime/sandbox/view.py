@@ -213,8 +213,8 @@ def confinement_of(plan: SandboxPlan, user: int | None, *, processes_counted: bo
 
 def _data_bytes(memory: int | None) -> int | None:
     """A single process that asks for too much is refused and may go on; only processes that together pass the limit
-    cost the agent its run. So one alone gets a little less than all."""
-    return None if memory is None else memory - min(memory // 8, 64 << 20)
+    cost the agent its run. So one alone gets less than all: what is left is for its worker and its shell."""
+    return None if memory is None else memory - min(memory // 4, 64 << 20)
 
 
 def tool_access(tool: str, plan: SandboxPlan, proxy_port: int | None) -> dict[str, Any]:
