@@ -32,6 +32,7 @@ _MEMORIES = 64
 _PATH_BYTES, _FIRST_BYTES = 4096, 192
 _ADDRESS_BYTES = 128
 _AT_FDCWD = -100
+_LAST_ADDRESS = (1 << 63) - 1
 
 _RECEIVE, _ANSWER, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082104
 _GO_ON = 1
@@ -234,7 +235,9 @@ class ProcessMemory:
         self._open: dict[int, int] = {}
 
     def read(self, pid: int, address: int, size: int) -> bytes:
-        """At most `size` bytes. Raises OSError where nothing can be read."""
+        """At most `size` bytes. Raises OSError where nothing can be read, ValueError for no address of a process."""
+        if address > _LAST_ADDRESS:
+            raise ValueError("not an address of a process")
         known = self._open.get(pid)
         if known is not None and (data := os.pread(known, size, address)):
             return data

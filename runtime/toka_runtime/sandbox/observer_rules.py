@@ -90,8 +90,11 @@ class PathRules:
     def _of_folder(self, folder: str) -> int:
         known = self._folders.get(folder)
         if known is None:
-            above = 0 if folder == "/" else self._of_folder(os.path.dirname(folder))  # noqa: PTH120  # as above
-            known = self._rules.get(folder, 0) | above
+            known, place = self._rules.get("/", 0), folder
+            # Not by recursion: an agent makes folders as deep as a path can be.
+            while place not in ("/", ""):
+                known |= self._rules.get(place, 0)
+                place = os.path.dirname(place)  # noqa: PTH120  # no pathlib in a tool child
             if len(self._folders) >= _REMEMBERED:
                 self._folders.clear()
             self._folders[folder] = known

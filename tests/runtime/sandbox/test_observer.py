@@ -17,6 +17,7 @@ from fakes.processes import alive
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.protocol.capability import Layer
 from toka_runtime.protocol.ids import CallId
+from toka_runtime.sandbox import landlock
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.observer import KERNEL_OBSERVED
 from toka_runtime.sandbox.observer_report import DISTINCT
@@ -235,6 +236,44 @@ async def test_an_observer_that_is_killed_ends_the_call_with_a_clear_error(agent
     assert (outcome.ok, outcome.code) == (False, "tool.crashed")
     assert "SIGKILL" in outcome.content
     assert await agent.answers()
+
+
+async def test_odd_arguments_and_deep_folders_do_not_end_the_observer(agent: Cell) -> None:
+    heard = _Heard(agent)
+    outcome = await heard.python(
+        """
+import ctypes, os, subprocess
+top = os.getcwd()
+libc = ctypes.CDLL(None)
+for pointer in (0, 1, 2**47, 2**63, 2**64 - 1):
+    for number in (2, 257, 437, 59, 42, 49):
+        libc.syscall(number, *[ctypes.c_ulong(pointer)] * 4)
+for _ in range(1050):
+    os.mkdir("d")
+    os.chdir("d")
+open("deep", "w").close()
+for name in (b"\\xff\\xfe", b"a\\nb", b"", b"x" * 5000):
+    try:
+        os.open(b"/usr/" + name, os.O_CREAT | os.O_WRONLY)
+    except OSError:
+        pass
+os.chdir(top)
+subprocess.run(["rm", "-rf", "d"], check=True)
+print("went on")
+"""
+    )
+    assert outcome.content == "went on"
+    assert len(heard.refusals) >= 2
+
+
+async def test_a_command_cannot_reach_its_observer(agent: Cell) -> None:
+    if landlock.abi() < 6:
+        pytest.skip("no scope for signals in this kernel's Landlock")
+    observer = "$(sed -n 's/^PPid:[^0-9]*//p' /proc/$PPID/status)"
+    outcome = await _Heard(agent).run(f"cat /proc/{observer}/comm; kill -9 {observer} && echo reached; echo went on")
+    assert "observer" in outcome.content
+    assert "went on" in outcome.content
+    assert "reached" not in outcome.content
 
 
 async def test_a_tool_that_is_killed_is_told_as_before(agent: Cell) -> None:
