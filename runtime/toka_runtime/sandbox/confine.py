@@ -81,21 +81,29 @@ def _first(
 ) -> NoReturn:
     """Process 1 of the new PID namespace."""
     try:
-        # Before there is a namespace of control groups, whose root is where this process is then.
         groups.enter(control_groups)
         namespaces.isolate_forked(owner)
-        namespaces.build_root(view_of(confinement))
-        build_walls(confinement["walls"], confinement.get("uid"))
-        listener = namespaces.open_listener()
-        limit(confinement)
-        namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
-        prepare()
+        namespaces.empty_root()
+        listener = enclose(confinement, prepare)
     except BaseException as error:  # noqa: BLE001  # a forked child never returns into its parent's code
         say(report, failed(error))
         os._exit(1)
     say(report, {"ready": True})
     os.close(report)
     body(listener)
+
+
+def enclose(confinement: Confinement, prepare: Callable[[], None]) -> int:
+    """All that makes an empty machine (`namespaces.empty_root`), in its control groups, this agent's. Returns the
+    listening socket."""
+    namespaces.isolate_groups()
+    namespaces.fill_root(view_of(confinement))
+    build_walls(confinement["walls"], confinement.get("uid"))
+    listener = namespaces.open_listener()
+    limit(confinement)
+    namespaces.drop_privileges(confinement.get("uid"), confinement.get("gid"))
+    prepare()
+    return listener
 
 
 def failed(error: BaseException) -> dict[str, Any]:

@@ -108,11 +108,16 @@ def fork_apart(*, user: bool) -> int:
 
 
 def isolate_forked(owner: Owner | None) -> None:
-    """In the child of `fork_apart`: leave the host's other namespaces. `owner`: who the parent was, where the user
-    namespace is new."""
+    """In the child of `fork_apart`: leave the host's other namespaces, but for that of control groups. `owner`: who the
+    parent was, where the user namespace is new."""
     if owner is not None:
         _map_ids(owner)
-    _unshare("namespaces", _OTHERS)
+    _unshare("namespaces", _OTHERS & ~CLONE_NEWCGROUP)
+
+
+def isolate_groups() -> None:
+    """Leave the host's namespace of control groups: where this process is now becomes the root of its own."""
+    _unshare("namespaces", CLONE_NEWCGROUP)
 
 
 def isolate(*, user: bool) -> None:

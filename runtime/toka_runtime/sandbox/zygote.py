@@ -25,6 +25,7 @@ from toka_runtime.sandbox.confine import Confinement, filter_calls
 from toka_runtime.sandbox.control import ControlSocket, Message, close_all, reset_signals
 from toka_runtime.sandbox.descriptors import keep_only
 from toka_runtime.sandbox.shim import Shim, harden, leave
+from toka_runtime.sandbox.spare import SpareSandbox
 from toka_runtime.sandbox.tree import kill_children, kill_strays, reap
 
 WORKER_MAIN = "toka_runtime.worker.loop:main"
@@ -51,10 +52,13 @@ class Zygote:
         self._control = control
         self._code, self._names, self._import_paths = code, names, import_paths
         self._shims: set[int] = set()
+        self._spare = SpareSandbox(_last_walls, self._from_spare)
+        self._user_of_next: bool | None = None
+        """Set once an agent could be confined: the next one is expected to be like it."""
         self._gone: list[tuple[int, int]] = []
 
     def run(self) -> None:
-        self._control.serve(self._on_message, self._on_children)
+        self._control.serve(self._on_message, self._on_children, self._on_idle)
         while not kill_children(lambda pid, status: None, timeout_s=60.0).confirmed:
             time.sleep(0.05)
 
@@ -82,20 +86,32 @@ class Zygote:
             become_shim(agent, self._code, descriptors, confinement, listener, control_groups)
 
         if confinement is not None:
+            order = {**confinement, "agent": agent}
+            if (spare := self._spare.take(order, descriptors, control_groups)) is not None:
+                return spare
             settings = {"agent": agent, "code": self._names}
             inside = Inside(f"{__name__}:shim_in_bwrap", settings, descriptors, self._import_paths)
-            return fork_first_or_bwrap(confinement, _last_walls, body, inside, control_groups)
+            pid = fork_first_or_bwrap(confinement, _last_walls, body, inside, control_groups)
+            self._user_of_next = bool(confinement["user"])
+            return pid
         pid = os.fork()
         if pid == 0:
             body()
         return pid
+
+    def _from_spare(self, order: Confinement, descriptors: list[int], listener: int) -> NoReturn:
+        become_shim(str(order["agent"]), self._code, descriptors, order, (listener,))
+
+    def _on_idle(self) -> None:
+        if self._user_of_next is not None:
+            self._spare.fill(user=self._user_of_next)
 
     def _on_children(self) -> None:
         reap(self._ended)
         if not self._gone:
             return
         # A shim that ended in order has left nothing. What another left has come to us.
-        swept = kill_strays(self._shims, timeout_s=2.0)
+        swept = kill_strays(self._shims | {self._spare.pid}, timeout_s=2.0)
         reap(self._ended)
         gone, self._gone = self._gone, []
         for pid, status in gone:
@@ -104,6 +120,7 @@ class Zygote:
             )
 
     def _ended(self, pid: int, status: int) -> None:
+        self._spare.ended(pid)
         if pid in self._shims:
             self._shims.discard(pid)
             self._gone.append((pid, status))

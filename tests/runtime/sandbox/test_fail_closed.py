@@ -21,6 +21,7 @@ from toka_runtime.protocol.usage import ResourceLimits
 from toka_runtime.sandbox import confine, landlock
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import SandboxPlan
+from toka_runtime.sandbox.spare import TITLE
 from toka_runtime.sandbox.tree import children
 
 pytestmark = pytest.mark.skipif(landlock.abi() == 0, reason="no Landlock here")
@@ -167,6 +168,12 @@ def plan(folder: Path) -> SandboxPlan:
     return SandboxPlan(agent=AgentName("a"), run=RunId("r"), root=str(folder), rights=rights, limits=limits)
 
 
+def is_spare(pid: int) -> bool:
+    """Where the view could be built and what comes after it not, there may be one for the next agent;
+    just forked it still has its parent's name."""
+    return Path(f"/proc/{pid}/comm").read_text().strip() in (TITLE, "toka:zygote")
+
+
 @pytest.mark.parametrize("mode", [SandboxMode.REQUIRED, SandboxMode.BEST_EFFORT])
 @pytest.mark.parametrize("case", CASES)
 async def test_without_it_no_agent_starts(tmp_path: Path, case: str, mode: SandboxMode) -> None:
@@ -186,7 +193,7 @@ async def test_without_it_no_agent_starts(tmp_path: Path, case: str, mode: Sandb
         assert os.strerror(number) in refused.value.message
         assert refused.value.hint
         assert server.zygote_pid is not None
-        assert alive(set(children(server.zygote_pid))) == set()
+        assert {pid for pid in alive(set(children(server.zygote_pid))) if not is_spare(pid)} == set()
     finally:
         await server.aclose()
     assert not (folder / "started").exists()
@@ -211,7 +218,7 @@ async def test_a_defect_between_fork_and_work_is_told_and_runs_nothing(tmp_path:
     code, folder = tmp_path / "code", tmp_path / "agent"
     code.mkdir()
     folder.mkdir()
-    (code / "sabotaged.py").write_text(SABOTAGE % ("namespaces.build_root = lambda view: 1 / 0", str(folder)))
+    (code / "sabotaged.py").write_text(SABOTAGE % ("namespaces.fill_root = lambda view: 1 / 0", str(folder)))
     server = ForkServer(worker_main="sabotaged:main", import_paths=[str(code)], confine=True)
     try:
         for _ in range(2):
