@@ -123,6 +123,14 @@ async def test_memory_of_a_whole_tree_meets_the_limit(
     assert event.used <= 256 * MIB if held else event.used > 256 * MIB
 
 
+async def test_no_process_leaves_its_control_groups(agent: Cell) -> None:
+    told = await agent.python("""
+mounts = open("/proc/self/mountinfo").read()
+tell([os.path.exists("/sys/fs/cgroup"), "cgroup" in mounts, attempt(lambda: open("/sys/fs/cgroup/cgroup.procs", "w"))])
+""")
+    assert told == [False, False, "ENOENT"]
+
+
 async def test_open_files_meet_the_limit(agent: Cell, neighbour: Cell) -> None:
     told = await agent.python("""
 held, problem = [], ""
