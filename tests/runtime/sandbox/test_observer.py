@@ -238,27 +238,20 @@ async def test_an_observer_that_is_killed_ends_the_call_with_a_clear_error(agent
     assert await agent.answers()
 
 
-async def test_odd_arguments_and_deep_folders_do_not_end_the_observer(agent: Cell) -> None:
+async def test_odd_arguments_do_not_end_the_observer(agent: Cell) -> None:
     heard = _Heard(agent)
     outcome = await heard.python(
         """
-import ctypes, os, subprocess
-top = os.getcwd()
+import ctypes, os
 libc = ctypes.CDLL(None)
 for pointer in (0, 1, 2**47, 2**63, 2**64 - 1):
     for number in (2, 257, 437, 59, 42, 49):
         libc.syscall(number, *[ctypes.c_ulong(pointer)] * 4)
-for _ in range(1050):
-    os.mkdir("d")
-    os.chdir("d")
-open("deep", "w").close()
 for name in (b"\\xff\\xfe", b"a\\nb", b"", b"x" * 5000):
     try:
         os.open(b"/usr/" + name, os.O_CREAT | os.O_WRONLY)
     except OSError:
         pass
-os.chdir(top)
-subprocess.run(["rm", "-rf", "d"], check=True)
 print("went on")
 """
     )

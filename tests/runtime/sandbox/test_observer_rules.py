@@ -92,6 +92,12 @@ def test_outside_of_the_view_is_told_as_hidden_also_behind_a_link(judge: Judge, 
     assert judge.judge(Attempt(Act.EXECUTE, "/nonexistent/bin/tool")) is None
 
 
+def test_paths_may_be_as_deep_as_the_kernel_takes_them(tmp_path: Path) -> None:
+    rules = PathRules([PathAccess(str(tmp_path), READ)], handled_rights(7))
+    assert rules.allow(str(tmp_path) + "/d" * 2000, READ)
+    assert not rules.allow("/d" * 2000, READ)
+
+
 def test_a_link_that_changes_is_followed_again(judge: Judge, tmp_path: Path) -> None:
     link = tmp_path / "own/link"
     link.symlink_to(tmp_path / "own")
