@@ -139,12 +139,6 @@ def badges_of(evidence: Evidence) -> tuple[Badge, ...]:
     )
 
 
-_WITHOUT_FOLDER_WALLS = (
-    "inside its folder programs can change modes and times of what they may not write, and read protected files; "
-)
-"""bwrap takes paths, which an agent could turn into links to elsewhere: nothing is mounted below the folder then."""
-
-
 def _maker(evidence: Evidence) -> str:
     return " made by bwrap" if evidence.second_best else ""
 
@@ -156,7 +150,6 @@ def _files(evidence: Evidence) -> Badge:
         strength=Strength.ENFORCED,
         mechanism=f"mount namespace with a root of its own{_maker(evidence)}, Landlock for each call{user}",
         effect="an agent sees system programs, its own folder and its scratch; a tool call only what it was allowed; "
-        + (_WITHOUT_FOLDER_WALLS if evidence.second_best else "")
         + (KERNEL_OBSERVED if evidence.ok(OBSERVER) else BROKERED_ONLY),
     )
 
