@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest, Grant, GrantEnd, GrantScope, Offer
+from toka_runtime.protocol.budget import BudgetFigure, BudgetScope
 from toka_runtime.protocol.capability import Denial, Layer, Operation, OperationKind, Rights
 from toka_runtime.protocol.ids import AgentName, ApprovalId, CallId, CommandId, GrantId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, Strength
@@ -24,7 +25,7 @@ from toka_runtime.protocol.protections import (
 )
 from toka_runtime.protocol.spec import AgentSpec, Objective, SandboxMode, TaskSpec
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
-from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
+from toka_runtime.protocol.usage import Budget, HostUsage, TokenUsage, Usage
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 HOST = HostId("host-1")
@@ -212,6 +213,11 @@ def every_kind() -> list[ev.Event]:
             usage=TokenUsage(input_tokens=10, output_tokens=5),
             cost_usd=0.25,
             duration_s=2.0,
+        ),
+        ev.BudgetSet(scope=BudgetScope.DAY, budget=Budget(max_tokens=1000, max_cost_usd=1.0), actor="option"),
+        ev.BudgetWarned(figure=BudgetFigure(scope=BudgetScope.FLEET, what="tokens", used=810, cap=1000)),
+        ev.BudgetExhausted(
+            figure=BudgetFigure(scope=BudgetScope.AGENT, name="a", what="cost_usd", used=0.9, cap=1.0), wanted=0.2
         ),
         output("text with \x00 and \x1b[31m and 日本語\n", call="t1", dropped=3),
         tool_started("t1"),

@@ -108,12 +108,12 @@ async def scene(
     workspace.mkdir(exist_ok=True)
     (workspace / "hello.txt").write_text("hello\n")
     gateway = FakeGateway(brain)
+    options.setdefault("gateway", GatewaySettings(provider="rehearsal"))
     supervisor = await Supervisor.open(
         RuntimeOptions(
             workspace=workspace,
             state_dir=tmp_path / "state",
             host=HostId("here"),
-            gateway=GatewaySettings(provider="rehearsal"),
             loop=loop,
             **options,
         ),

@@ -104,14 +104,20 @@ def read_grants(reader: Reader, node: Node | None, name: str) -> tuple[ScopedGra
     return tuple(found)
 
 
-def read_budget(reader: Reader, node: Node | None) -> Budget:
+def read_budget(reader: Reader, node: Node | None) -> tuple[Budget, Budget]:
+    """(of a run, of each task)."""
     section = reader.section(node, "budget", fields.BUDGET, strict=True)
     if section is None:
-        return Budget()
-    return Budget(
-        max_tokens=reader.as_count(section.get("max_tokens"), "budget.max_tokens"),
-        max_cost_usd=reader.as_quantity(section.get("max_cost_usd"), "budget.max_cost_usd", _parse_usd),
-    )
+        return Budget(), Budget()
+
+    def caps(suffix: str) -> Budget:
+        tokens, cost = f"max_tokens{suffix}", f"max_cost_usd{suffix}"
+        return Budget(
+            max_tokens=reader.as_count(section.get(tokens), f"budget.{tokens}"),
+            max_cost_usd=reader.as_quantity(section.get(cost), f"budget.{cost}", _parse_usd),
+        )
+
+    return caps(""), caps("_per_task")
 
 
 def _parse_usd(value: units.Raw) -> float:

@@ -174,8 +174,10 @@ VERIFY: Fields = {
 }
 
 BUDGET: Fields = {
-    "max_tokens": Field(count("Tokens of a run.")),
+    "max_tokens": Field(count("Tokens of a run, cached ones too.")),
     "max_cost_usd": Field({"type": "number", "exclusiveMinimum": 0, "description": "Cost of a run."}),
+    "max_tokens_per_task": Field(count("Tokens of each task.")),
+    "max_cost_usd_per_task": Field({"type": "number", "exclusiveMinimum": 0, "description": "Cost of each task."}),
 }
 
 RESTART: Fields = {

@@ -98,6 +98,7 @@ def _assemble(reader: Reader, top: Section, identity: Identity, stem: str, defau
     if not tasks:
         place = top.get("tasks") or top.node
         findings.warning(place, "spec.no_tasks", "has no tasks: there is nothing to do", "add them under tasks.default")
+    budget, task_budget = read_budget(reader, top.get("budget"))
     draft.spec = AgentSpec(
         name=AgentName(draft.name),
         **_metadata(reader, metadata, draft),
@@ -117,7 +118,8 @@ def _assemble(reader: Reader, top: Section, identity: Identity, stem: str, defau
         success_criteria=read_prose(top.get("success_criteria")),
         inputs=reader.as_lines(top.get("inputs"), "inputs"),
         model=_model(reader, top.get("model")),
-        budget=read_budget(reader, top.get("budget")),
+        budget=budget,
+        task_budget=task_budget,
         restart=read_restart(reader, top.get("restart")),
         grants=grants,
         extensions=reader.unknown,
