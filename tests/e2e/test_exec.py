@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.cell import can_confine
+from fakes.cell import can_confine, system_python
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="no user namespaces or no Landlock here")
 
@@ -119,6 +119,19 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started(folder: Path
     assert done.returncode == 124
     assert lines(done.stderr)[-1]["limit"] == "timeout"
     assert not processes_with("4711.5")
+
+
+def test_a_limit_of_the_spec_ends_it_with_a_code_of_its_own(folder: Path) -> None:
+    spec = folder.parent / "small.yaml"
+    spec.write_text(
+        "metadata: {name: small, title: Small}\n"
+        "security: {resource_limits: {max_memory: 200MB}}\n"
+        "tasks: {default: [work]}\n"
+    )
+    hog = "x = b'a' * (120 << 20); import time; time.sleep(30)"
+    done = run(folder, "--spec", str(spec), "--json", "--", "sh", "-c", f'{system_python()} -c "{hog}" & ' * 4 + "wait")
+    assert done.returncode == 123, done.stderr
+    assert lines(done.stderr)[-1]["limit"] == "memory"
 
 
 def processes_with(word: str) -> list[str]:

@@ -22,7 +22,7 @@ from toka_runtime.cli.exec_report import Report
 from toka_runtime.cli.exec_terminal import Terminal
 from toka_runtime.cli.exit_codes import ExecCode
 from toka_runtime.clock import SystemClock
-from toka_runtime.errors import SandboxUnavailable
+from toka_runtime.errors import ProcessError, SandboxUnavailable
 from toka_runtime.limits.enforcer import Enforcer
 from toka_runtime.policy.catalogue import Catalogue
 from toka_runtime.policy.engine import decide
@@ -169,17 +169,25 @@ class _Session:
                         await asyncio.wait({running}, timeout=GRACE_S)
                         self._report.limit = "timeout"
                         return ExecCode.TIMEOUT
+                    if self._limit_reached:
+                        return ExecCode.LIMIT
                     outcome = running.result()
                 finally:
                     await cancel_and_wait(running)
-                    await see_through(self._process.kill())
+                    # While the control groups are still there.
+                    last = await see_through(self._guard.finish(watch, reactions))
+                    await see_through(self._ended())
         finally:
             for number in _PASSED_ON:
                 loop.remove_signal_handler(number)
             os.close(signals)
             os.close(pass_on)
-            last = await see_through(self._guard.finish(watch, reactions))
-        return ExecCode.LIMIT if last is not None or self._limit_reached else self._code(outcome)
+        return ExecCode.LIMIT if last is not None else self._code(outcome)
+
+    async def _ended(self) -> None:
+        proof = await self._process.kill()
+        if not proof.confirmed:
+            raise ProcessError(f"the end of the command is not proven; still there: {list(proof.survivors)}")
 
     async def _command(self, terminal: Terminal, signals: int) -> ToolOutcome:
         plan, order = self._process.plan, self._order
