@@ -100,6 +100,21 @@ def describe(envelope: ev.Envelope) -> str:
                 f"DENIED{count} {denial.operation.kind} {one_line(denial.operation.target)} "
                 f"by {denial.layer} ({denial.rule}{need})"
             )
+        case ev.ApprovalRequested() as event:
+            request = event.request
+            wanted = ", ".join(f"{denial.operation.kind} {denial.operation.target}" for denial in request.denials)
+            return (
+                f"PENDING approval {request.id}: {request.tool} {one_line(wanted)} ({request.wait_s:.0f} s to answer)"
+            )
+        case ev.ApprovalDecided() as event:
+            by = f" by {event.actor}" if event.actor else ""
+            return f"approval {event.approval} {event.outcome}{by} after {event.waited_s:.1f} s {event.reason}".rstrip()
+        case ev.GrantIssued() as event:
+            return f"GRANTED {event.grant.id} by {event.grant.actor}: {one_line(event.grant.text)}"
+        case ev.GrantRevoked() as event:
+            return f"grant {event.grant} revoked by {event.actor}"
+        case ev.GrantExpired() as event:
+            return f"grant {event.grant} is over ({event.why})"
         case ev.ModelCallRetried() as event:
             return f"model call again in {event.delay_s:.1f} s: {event.code} {one_line(event.message)}"
         case ev.ModelCallEnded(outcome="error") as event:
@@ -130,6 +145,8 @@ def tone(event: ev.Event) -> str:
         case ev.AgentStateChanged(after=AgentState.COMPLETED):
             return "green"
         case ev.AgentStateChanged(after=AgentState.KILLED | AgentState.SKIPPED):
+            return "yellow"
+        case ev.ApprovalRequested() | ev.GrantIssued():
             return "yellow"
         case ev.OperationDenied() | ev.ModelCallRetried() | ev.LimitReached() | ev.Noticed(level=ev.Level.WARNING):
             return "yellow"

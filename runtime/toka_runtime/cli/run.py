@@ -23,6 +23,7 @@ from toka_runtime.protocol.states import AgentState
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_local_arguments(parser)
+    parser.set_defaults(approve_timeout=0.0)
     parser.add_argument(
         "--rehearsal-delay", type=_seconds, default=0.02, metavar="S", help="pause between pieces of a rehearsal's text"
     )
@@ -39,6 +40,10 @@ def _seconds(text: str) -> float:
 def execute(args: argparse.Namespace) -> int:
     if wrong := wrong_argument(args):
         raise UsageError(wrong)
+    if args.approve_timeout:
+        raise UsageError(
+            "nobody can answer a request for approval in `run`", hint="use toka-runtime serve, or toka-console"
+        )
     options = LocalOptions(**local_arguments(args), rehearsal_delay_s=args.rehearsal_delay)
     report = load_specs(options)
     if not report.ok:

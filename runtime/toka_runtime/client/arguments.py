@@ -35,7 +35,26 @@ def add_local_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let agents run without a sandbox whose spec says `sandbox: false`",
     )
+    parser.add_argument(
+        "--ask",
+        action="store_true",
+        help="let every agent ask for what lies beyond its rights, not only `approvals: ask`",
+    )
+    parser.add_argument(
+        "--approve-timeout",
+        type=_wait,
+        default=300.0,
+        metavar="S",
+        help="how long a request for approval waits for an operator (default: 300; `run` has nobody to ask: 0)",
+    )
     add_catalogue_argument(parser)
+
+
+def _wait(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError("from 0 to 86400 seconds")
+    return value
 
 
 def add_catalogue_argument(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +84,8 @@ def local_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
         "in_place": parsed.in_place,
         "allow_unconfined": parsed.allow_unconfined,
         "catalogues": tuple(parsed.catalogue),
+        "ask": parsed.ask,
+        "approval_wait_s": parsed.approve_timeout,
     }
 
 

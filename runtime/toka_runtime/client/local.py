@@ -45,6 +45,10 @@ class LocalOptions:
     allow_unconfined: bool = False
     catalogues: tuple[Path, ...] = ()
     """Operator's capability files; none: the one in the configuration folder, when there is one."""
+    ask: bool = False
+    """Every agent may ask for approval, also where its spec does not say so."""
+    approval_wait_s: float = 300.0
+    """0: nobody is there to be asked."""
     record: str = ""
     base_url: str = ""
     model: str = ""
@@ -128,6 +132,8 @@ async def open_local(options: LocalOptions, report: LoadReport | None = None) ->
             workspace_mode="in-place" if options.in_place else "auto",
             allow_unconfined=options.allow_unconfined,
             catalogues=options.catalogues,
+            ask=options.ask,
+            approval_wait_s=options.approval_wait_s,
             loop=options.loop,
         )
     )
