@@ -21,7 +21,7 @@ from toka_runtime.clock import SystemClock
 from toka_runtime.limits.enforcer import Enforcer
 from toka_runtime.limits.kernel_log import KernelLog
 from toka_runtime.limits.meter import TreeMeter
-from toka_runtime.limits.tree_watch import CALM_S, Folders, TreeWatch
+from toka_runtime.limits.tree_watch import Folders, TreeWatch
 from toka_runtime.limits.watch import LimitWatch
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.events import LimitReached
@@ -184,8 +184,8 @@ async def stopping(bench: Bench, processes: int) -> dict[str, list[float]]:
     return found
 
 
-async def watching(bench: Bench, agents: int, limits: ResourceLimits) -> tuple[float, int]:
-    """(processor time of one round of looks in seconds, how many trees)."""
+async def watching(bench: Bench, agents: int, limits: ResourceLimits) -> tuple[float, float]:
+    """(processor time of one round of looks, what passes between two), in seconds."""
     started = await asyncio.gather(*(bench.launch(limits) for _ in range(agents)))
     log = KernelLog()
     watches = [watch_of(agent, plan, log) for agent, plan in started]
@@ -199,7 +199,7 @@ async def watching(bench: Bench, agents: int, limits: ResourceLimits) -> tuple[f
             watch.look(time.monotonic())
         rounds.append(time.process_time() - began)
     await asyncio.gather(*(agent.kill() for agent, _ in started))
-    return statistics.median(rounds), len(watches)
+    return statistics.median(rounds), watches[0].interval_s
 
 
 async def launches(bench: Bench, limits: ResourceLimits) -> list[float]:
@@ -235,9 +235,10 @@ async def measure(name: str, enforcer: Enforcer, agents: int, root: str) -> None
         how = enforcer.mechanism(LimitName.CPU) or "stop and go"
         for asked in (0.25, 0.75):
             row(f"two processor hogs, {asked:.0%} of a core allowed, held by {how}", f"{await hog(bench, asked):8.1%}")
-        one, count = await watching(bench, agents, limits)
+        one, interval = await watching(bench, agents, limits)
         row(
-            f"look at {count} agents once", f"{one * 1000:8.2f} ms   ({one / CALM_S:.1%} of a core while they are calm)"
+            f"look at {agents} agents once, of the processor's time",
+            f"{one * 1000:8.2f} ms   ({one / interval:.1%} of a core while they are calm)",
         )
         for processes in (1, 10, 100):
             for act, times in sorted((await stopping(bench, processes)).items()):

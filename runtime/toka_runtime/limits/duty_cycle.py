@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BURST_S = 0.2
+BURST_S = 0.1
 """An agent that has used less may use so much of its share at once."""
 SLICE_S = 0.05
 """What it must have earned before it runs again: it would otherwise be stopped and let go at every look."""

@@ -19,8 +19,9 @@ from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.protocol.limits import Culprit, LimitName, LimitOutcome
 from toka_runtime.protocol.usage import ResourceLimits, Usage
 
-CALM_S, TENSE_S = 0.4, 0.05
-"""Between two looks: as a rule, and while more than half of a measured limit is used."""
+COUNTED_S, CALM_S, TENSE_S = 0.5, 0.25, 0.05
+"""Between two looks: where the kernel holds what it counts, where something is measured here, and while more than half
+of a measured limit is used."""
 HELD_BACK_S = 1.0
 """Held back for less, an agent has not reached its share of the processor in any sense worth telling."""
 WATCHDOG, DUTY_CYCLE = "watchdog", "stop and go"
@@ -80,8 +81,9 @@ class TreeWatch:
         """What was reached since the last look. One that is only measured is told at every look while it lasts."""
         with self._lock:
             found = self._counted()
-            self.interval_s = CALM_S
+            self.interval_s = COUNTED_S
             if self._measures():
+                self.interval_s = CALM_S
                 found += self._measured(now, self._meter.sample())
             return found
 

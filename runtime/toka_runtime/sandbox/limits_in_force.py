@@ -61,7 +61,7 @@ def _memory(figure: float | None, enforcer: Enforcer, confined: bool) -> LimitIn
         declared=True,
         strength=Strength.APPROXIMATE,
         mechanism="RLIMIT_DATA for each process, watchdog for the tree" if confined else "watchdog",
-        reason=f"several processes together may pass it for a twentieth of a second; {_missing(enforcer)}",
+        reason=f"processes together may pass it for a quarter of a second; {_missing(enforcer)}",
     )
 
 

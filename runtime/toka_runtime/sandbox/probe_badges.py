@@ -199,7 +199,7 @@ def _memory(evidence: Evidence) -> Badge:
         strength=Strength.APPROXIMATE,
         mechanism=f"{each}a watchdog for the tree",
         reason=evidence.why(V2),
-        effect="an agent that passes its max_memory is ended, some twentieths of a second later",
+        effect="an agent that passes its max_memory is ended a quarter of a second later, at most",
         fix=FIX,
     )
 
