@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "approve": Verb("toka_runtime.cli.approvals", "allow what a request asks for: this call only, or as --scope says"),
     "deny": Verb("toka_runtime.cli.approvals", "refuse what a request asks for"),
     "revoke": Verb("toka_runtime.cli.approvals", "take a grant back, at once"),
+    "budget": Verb("toka_runtime.cli.budget", "what was spent of which cap; set a new cap"),
     "logs": Verb("toka_runtime.cli.logs", "what agents and their tools wrote"),
     "events": Verb("toka_runtime.cli.logs", "what happened, record by record"),
     "doctor": Verb("toka_runtime.cli.doctor", "what this host lets the runtime enforce: every protection is tried"),

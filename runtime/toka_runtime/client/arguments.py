@@ -47,7 +47,32 @@ def add_local_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long a request for approval waits for an operator (default: 300; `run` has nobody to ask: 0)",
     )
+    parser.add_argument(
+        "--budget", type=caps, metavar="CAP", help="of the fleet, whatever runs: tokens, dollars or both: 2000000,$5"
+    )
+    parser.add_argument("--day-budget", type=caps, metavar="CAP", help="of each day (UTC)")
+    parser.add_argument(
+        "--prices", type=Path, metavar="FILE", help="TOML with prices of your own models, dollars a million tokens"
+    )
     add_catalogue_argument(parser)
+
+
+def caps(text: str) -> dict[str, Any]:
+    """`2000000`, `2M`, `$5`, `500k,$2.50`, `none`: keyword arguments of `Budget`."""
+    found: dict[str, Any] = {}
+    for part in text.replace("_", "").split(",") if text != "none" else ():
+        word = part.strip().casefold()
+        name = "max_cost_usd" if word.startswith("$") or word.endswith("usd") else "max_tokens"
+        figure = word.removeprefix("$").removesuffix("usd").removesuffix("tokens").strip()
+        factor = {"k": 1_000, "m": 1_000_000}.get(figure[-1:], 1)
+        try:
+            value = float(figure[:-1] if factor > 1 else figure) * factor
+        except ValueError:
+            value = -1.0
+        if not 0 < value < 1e15 or name in found:
+            raise argparse.ArgumentTypeError("tokens, dollars or both, such as 2000000, $5 or 500k,$2.50; or none")
+        found[name] = value if name == "max_cost_usd" else int(value)
+    return found
 
 
 def _wait(text: str) -> float:
@@ -73,6 +98,9 @@ def local_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `LocalOptions`."""
     return {
         "paths": tuple(parsed.paths),
+        "budget": parsed.budget,
+        "day_budget": parsed.day_budget,
+        "prices": parsed.prices,
         "workspace": parsed.workspace,
         "provider": parsed.provider,
         "base_url": parsed.base_url,

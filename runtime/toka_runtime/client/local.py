@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from toka_runtime import paths
 from toka_runtime.client.base import Batch, Link, LinkState
@@ -15,9 +16,11 @@ from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import CredentialMissing, RecordingBroken, UsageError
 from toka_runtime.llm.base import GatewaySettings
 from toka_runtime.llm.credentials import credential_found
+from toka_runtime.llm.prices import read_prices
 from toka_runtime.protocol.commands import CommandRequest, CommandResult
 from toka_runtime.protocol.ids import HostId
 from toka_runtime.protocol.snapshot import FleetState
+from toka_runtime.protocol.usage import Budget
 from toka_runtime.specs.loader import LoadReport, load_paths
 from toka_runtime.supervisor.dispatch import Dispatcher
 from toka_runtime.supervisor.options import LoopLimits, RuntimeOptions
@@ -49,6 +52,10 @@ class LocalOptions:
     """Every agent may ask for approval, also where its spec does not say so."""
     approval_wait_s: float = 300.0
     """0: nobody is there to be asked."""
+    budget: dict[str, Any] | None = None
+    """Of the fleet: keyword arguments of `Budget`; None: as it was set before."""
+    day_budget: dict[str, Any] | None = None
+    prices: Path | None = None
     record: str = ""
     base_url: str = ""
     model: str = ""
@@ -88,6 +95,7 @@ def gateway_settings(options: LocalOptions) -> tuple[GatewaySettings, str]:
         replay_file=file,
         record_file=options.record,
         rehearsal_delay_s=options.rehearsal_delay_s,
+        prices=read_prices(options.prices) if options.prices else (),
     )
     return settings, note
 
@@ -134,6 +142,8 @@ async def open_local(options: LocalOptions, report: LoadReport | None = None) ->
             catalogues=options.catalogues,
             ask=options.ask,
             approval_wait_s=options.approval_wait_s,
+            fleet_budget=None if options.budget is None else Budget(**options.budget),
+            day_budget=None if options.day_budget is None else Budget(**options.day_budget),
             loop=options.loop,
         )
     )
