@@ -60,6 +60,8 @@ class Retrying(Model):
     message: str
     discard: bool = False
     """The text streamed so far belongs to the failed try and is void: the answer begins anew."""
+    shared: bool = False
+    """The provider asked all calls to slow down, not this one alone."""
 
 
 class RejectedTool(Model):

@@ -115,7 +115,9 @@ class _Call:
             while (wait_s := engine.cool_down.remaining_s()) > 0:
                 if wait_s >= _WAIT_SHOWN_S:
                     message = "the provider asked all calls to slow down"
-                    yield Retrying(attempt=self._failed, delay_s=wait_s, code="model.cooling_down", message=message)
+                    yield Retrying(
+                        attempt=self._failed, delay_s=wait_s, code="model.cooling_down", message=message, shared=True
+                    )
                 await engine.clock.sleep(wait_s)
             assembly = Assembly(self._request.tools)
             delivered = False
@@ -143,7 +145,14 @@ class _Call:
             message = engine.redactor.text(error.message)
             if outcome.retry_after_s is not None and outcome.retry_after_s > engine.settings.max_retry_delay_s:
                 message += f"; it asked for {outcome.retry_after_s:.0f} s, capped"
-            yield Retrying(attempt=self._failed, delay_s=delay_s, code=error.code, message=message, discard=delivered)
+            yield Retrying(
+                attempt=self._failed,
+                delay_s=delay_s,
+                code=error.code,
+                message=message,
+                discard=delivered,
+                shared=outcome.shared,
+            )
             await engine.clock.sleep(delay_s)
 
     async def _one_try(self, assembly: Assembly) -> AsyncGenerator[Delta | Spent]:

@@ -277,6 +277,8 @@ class ModelCallRetried(Event):
     message: str
     discard: bool = False
     """The text of this call shown so far is void: the answer begins anew."""
+    shared: bool = False
+    """The provider asked all calls to slow down: this one waits for quota."""
 
 
 class ModelCallEnded(Event):

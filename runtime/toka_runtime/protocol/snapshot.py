@@ -7,7 +7,7 @@ end advances its copy with it, and a replay seeks with it. Pure: no clock, no I/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import Field
@@ -118,6 +118,8 @@ class AgentView(Model):
     """The last `RECENT_ACTIONS` tool calls, oldest first."""
     model_call_since: datetime | None = None
     """Set while a model call is open."""
+    quota_at: datetime | None = None
+    """Set when the open model call waits because the provider asked all calls to slow down: when it is tried next."""
     tokens: TokenUsage = TokenUsage()
     cost_usd: float = 0.0
     unpriced_calls: int = 0
@@ -310,16 +312,17 @@ def _limit_reached(draft: Draft, envelope: ev.Envelope, event: ev.LimitReached) 
 
 def _model_call_started(draft: Draft, envelope: ev.Envelope, event: ev.ModelCallStarted) -> None:
     _active(draft, envelope.at, "thinking")
-    draft["model_call_since"] = envelope.at
+    draft["model_call_since"], draft["quota_at"] = envelope.at, None
 
 
 def _model_call_retried(draft: Draft, envelope: ev.Envelope, event: ev.ModelCallRetried) -> None:
     _active(draft, envelope.at, f"model retry {event.attempt} in {event.delay_s:.1f} s: {event.code}")
+    draft["quota_at"] = envelope.at + timedelta(seconds=event.delay_s) if event.shared else None
 
 
 def _model_call_ended(draft: Draft, envelope: ev.Envelope, event: ev.ModelCallEnded) -> None:
     _active(draft, envelope.at, "" if event.outcome == "ok" else f"model {event.outcome}: {event.code}")
-    draft["model_call_since"] = None
+    draft["model_call_since"] = draft["quota_at"] = None
     draft["model_calls"] += 1
     draft["tokens"] = draft["tokens"] + event.usage
     draft["cost_usd"] += event.cost_usd or 0.0
@@ -438,7 +441,8 @@ def _state_changed(draft: Draft, envelope: ev.Envelope, event: ev.AgentStateChan
         # Both end with their run, also with one that a crash ended.
         draft["approvals"] = draft["grants"] = ()
     if event.after in TERMINAL:
-        draft["ended_at"], draft["blockers"], draft["model_call_since"] = at, (), None
+        draft["ended_at"], draft["blockers"] = at, ()
+        draft["model_call_since"] = draft["quota_at"] = None
 
 
 def _task_changed(draft: Draft, envelope: ev.Envelope, event: ev.TaskStateChanged) -> None:

@@ -230,6 +230,7 @@ class ModelCalls:
                                 code=event.code,
                                 message=event.message,
                                 discard=event.discard,
+                                shared=event.shared,
                             )
                         )
                         used = self._used(admitted).total_tokens

@@ -177,7 +177,8 @@ async def test_one_refusal_to_all_holds_back_every_call() -> None:
         await clock.advance(1.0)
         await asyncio.sleep(0)
     waited = [event for event in second.result() if isinstance(event, Retrying)]
-    assert (waited[0].attempt, waited[0].code) == (0, "model.cooling_down")
+    assert (waited[0].attempt, waited[0].code, waited[0].shared) == (0, "model.cooling_down", True)
+    assert next(event.shared for event in first.result() if isinstance(event, Retrying)), "and so says the first"
     assert isinstance(second.result()[-1], Finished)
 
 

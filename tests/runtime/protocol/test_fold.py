@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fakes import events as fake
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Rights
-from toka_runtime.protocol.ids import ProcessRef
+from toka_runtime.protocol.ids import CallId, ProcessRef
 from toka_runtime.protocol.protections import Protections
 from toka_runtime.protocol.snapshot import RECENT_ACTIONS, FleetState, fold
 from toka_runtime.protocol.spec import SandboxMode
@@ -177,3 +177,15 @@ def test_the_reason_of_a_state_is_told_with_it() -> None:
     view = folded((changed, ALPHA)).agents[ALPHA]
     assert (view.reason, view.detail) == (StopReason.DEPENDENCY_FAILED, "beta failed")
     assert view.since - fake.START < timedelta(seconds=10)
+
+
+def test_a_call_that_waits_for_quota_says_until_when() -> None:
+    started = ev.ModelCallStarted(call=CallId("m1"), task=0, turn=1, provider="p", model="m")
+    asked = ev.ModelCallRetried(call=CallId("m1"), attempt=0, delay_s=12.0, code="c", message="slow", shared=True)
+    own = ev.ModelCallRetried(call=CallId("m1"), attempt=1, delay_s=3.0, code="c", message="broken")
+    ended = ev.ModelCallEnded(call=CallId("m1"), task=0, turn=1, provider="p", model="m", outcome="ok", duration_s=1.0)
+    view = folded((started, ALPHA), (asked, ALPHA)).agents[ALPHA]
+    assert view.last_activity_at is not None
+    assert view.quota_at == view.last_activity_at + timedelta(seconds=12)
+    for after in (own, started, ended):
+        assert folded((started, ALPHA), (asked, ALPHA), (after, ALPHA)).agents[ALPHA].quota_at is None, after
