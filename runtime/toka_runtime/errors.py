@@ -143,7 +143,10 @@ class BudgetReached(ModelError):
 
     def __init__(self, figure: Any, wanted: float) -> None:
         what = f"${wanted:,.4f}" if figure.what == "cost_usd" else f"{wanted:,.0f} tokens"
-        super().__init__(f"{figure.text}; the next call may take {what}", hint="a new cap: toka-runtime budget ACCOUNT CAP, or :budget in the console")
+        super().__init__(
+            f"{figure.text}; the next call may take {what}",
+            hint="a new cap: toka-runtime budget ACCOUNT CAP, or :budget in the console",
+        )
         self.figure = figure
         self.wanted = wanted
 

@@ -9,7 +9,8 @@ from toka_runtime.limits.enforcer import FIX
 from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import Area, Badge, Tier
 from toka_runtime.sandbox.in_force import unheld
-from toka_runtime.sandbox.observer_probe import BROKERED_ONLY, KERNEL_OBSERVED, OBSERVER
+from toka_runtime.sandbox.observer import BROKERED_ONLY, KERNEL_OBSERVED
+from toka_runtime.sandbox.observer_probe import OBSERVER
 from toka_runtime.sandbox.probe_cgroups import V2
 from toka_runtime.sandbox.probe_confined import KILLED
 from toka_runtime.sandbox.probe_inside import BY_BWRAP, WHOLE

@@ -44,7 +44,7 @@ _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 _INSTRUCTION_BYTES = 8
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 NOTIFY = 0x7FC00000
-_SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
+_SET_MODE_FILTER, _ACTION_AVAILABLE, _NEW_LISTENER = 1, 2, 1 << 3
 
 
 def refuse(number: int) -> int:
@@ -201,6 +201,13 @@ def install(machine: str = "") -> None:
     if _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header, zero, zero) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp filter: {os.strerror(number)}")
+
+
+def can_listen() -> bool:
+    """The kernel knows of listeners. Changes nothing."""
+    machine = os.uname().machine
+    action, none = struct.pack("=I", NOTIFY), ctypes.c_uint(0)
+    return machine in SECCOMP and _libc.syscall(SECCOMP[machine], ctypes.c_uint(_ACTION_AVAILABLE), none, action) == 0
 
 
 def listen(numbers: tuple[int, ...]) -> int:

@@ -81,7 +81,13 @@ def test_this_host(tmp_path: Path, user: int | None) -> None:
         assert badge.effect
         assert bool(badge.reason) == (badge.strength is not Strength.ENFORCED)
         assert bool(badge.mechanism) == (badge.strength is not Strength.NONE)
-    for name in ("confinement", *probe_badges.NEEDED, *(f"namespace.{name}" for name in NAMESPACES), "root_view"):
+    for name in (
+        "confinement",
+        *probe_badges.NEEDED,
+        *(f"namespace.{name}" for name in NAMESPACES),
+        "root_view",
+        "observer",
+    ):
         check = probe.check(name)
         assert check is not None, name
         assert check.ok, check
@@ -127,6 +133,23 @@ def no_seccomp() -> None:
         raise OSError(errno.EINVAL, "seccomp filter: Invalid argument")
 
     seccomp.install = install
+
+
+def no_listener() -> None:
+    def listen(numbers: tuple[int, ...]) -> int:
+        raise OSError(errno.EINVAL, "seccomp listener: Invalid argument")
+
+    seccomp.listen = listen
+
+
+def test_without_a_listener_agents_start_and_the_badge_says_what_is_lost(tmp_path: Path) -> None:
+    probe = probed(tmp_path, no_listener)
+    if not probe.sandbox:
+        pytest.skip(f"no confinement here: {probe.reason}")
+    check = probe.check("observer")
+    assert check is not None
+    assert not check.ok
+    assert "brokered only" in next(badge.effect for badge in probe.badges if badge.area is Area.FS)
 
 
 def no_proc() -> None:
