@@ -65,6 +65,9 @@ class Remedies:
                 return _remedy(self.model, "") if self.model else NONE
             case OperationKind.TOOL:
                 return self._tool(operation)
+            case OperationKind.LISTEN:
+                # No capability covers it.
+                pass
         return NONE
 
     def _path(self, operation: Operation) -> Remedy:
