@@ -16,6 +16,7 @@ from fakes.scene import scene, spec
 from toka_runtime.errors import ModelUnavailable, ProcessError
 from toka_runtime.llm.base import ModelRequest
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.capability import Layer
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import Area, HostProtections, Tier
@@ -265,6 +266,7 @@ async def test_each_run_says_what_is_around_it_and_no_run_waits_for_the_probe(
         return host_protections()
 
     monkeypatch.setattr(supervisor, "probe_apart", probe)
+    monkeypatch.setattr(supervisor, "PROBE_AFTER_S", 0.0)
     free = spec("free").replace("sandbox: true", "sandbox: false")
     held = asyncio.Event()
 
@@ -306,6 +308,8 @@ async def test_a_host_that_cannot_be_probed_is_told_and_holds_up_nothing(
     async with scene(tmp_path, obedient, spec("a")) as stage:
         await stage.run()
         assert stage.final() == {"a": S.COMPLETED}
+        await stage.until(lambda: [e for e in stage.of(ev.Noticed) if e.code == "process.error"])
+        await stage.until(lambda: stage.of(ev.ProtectionsInForce))
         assert [e.message for e in stage.of(ev.Noticed) if e.code == "process.error"] == [
             "the host could not be probed: no process left"
         ]
@@ -340,5 +344,6 @@ async def test_a_host_that_is_granted_is_reached_through_the_proxy_alone(tmp_pat
         assert ("fetch_url", "denied") in ended
         assert ("run_command", "error") in ended
         assert all("AROUND" not in e.text for e in stage.of(ev.OutputAppended))
-        (denied,) = stage.of(ev.OperationDenied)
-        assert denied.denial.operation.target == f"127.0.0.1:{port + 1}"
+        told = {(e.denial.layer, e.denial.operation.target) for e in stage.of(ev.OperationDenied)}
+        # Around the proxy there is nothing of the granted address: the kernel's refusal is seen, too.
+        assert told == {(Layer.PROXY, f"127.0.0.1:{port + 1}"), (Layer.SANDBOX, f"127.0.0.1:{port}")}
