@@ -346,4 +346,4 @@ async def test_a_host_that_is_granted_is_reached_through_the_proxy_alone(tmp_pat
         assert all("AROUND" not in e.text for e in stage.of(ev.OutputAppended))
         told = {(e.denial.layer, e.denial.operation.target) for e in stage.of(ev.OperationDenied)}
         # Around the proxy there is nothing of the granted address: the kernel's refusal is seen, too.
-        assert told == {(Layer.PROXY, f"127.0.0.1:{port + 1}"), (Layer.SANDBOX, f"127.0.0.1:{port}")}
+        assert told == {(Layer.POLICY, f"127.0.0.1:{port + 1}"), (Layer.SANDBOX, f"127.0.0.1:{port}")}
