@@ -47,6 +47,8 @@ def agent_environment(spec: AgentSpec, scratch: Path) -> dict[str, str]:
         "GIT_PAGER": "cat",
         "GIT_EDITOR": "true",
         "GIT_TERMINAL_PROMPT": "0",
+        # The git folder is the runtime's to write: a `git status` must not try, and be refused.
+        "GIT_OPTIONAL_LOCKS": "0",
         "GIT_AUTHOR_NAME": author.name,
         "GIT_AUTHOR_EMAIL": author.email,
         "GIT_COMMITTER_NAME": author.name,
