@@ -82,9 +82,8 @@ class Held:
     def close(self) -> bool:
         """After the tree has ended. False: processes are left in a group; it is removed when the runtime ends, or by
         the next one. Blocking. Safe to call twice."""
-        for branch, group in list(self._groups.items()):
-            if branch.remove(group):
-                del self._groups[branch]
+        # A new mapping: a look at the counts may be under way in another thread.
+        self._groups = {branch: group for branch, group in self._groups.items() if not branch.remove(group)}
         return not self._groups
 
 
