@@ -1,4 +1,4 @@
-"""`approvals approve deny revoke`: what waits for an operator in a serving runtime, and what was granted."""
+"""`approvals grants approve deny revoke`: what waits for an operator in a serving runtime, and what was granted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     if verb in ("approve", "deny"):
         parser.add_argument("identity", metavar="REQUEST", help="as `approvals` lists it")
     if verb == "revoke":
-        parser.add_argument("identity", metavar="GRANT", help="as `approvals` lists it")
+        parser.add_argument("identity", metavar="GRANT", help="as `grants` lists it")
     if verb == "approve":
         parser.add_argument("--scope", choices=[str(scope) for scope in GrantScope], default=str(GrantScope.ONCE))
         parser.add_argument("--folder", action="store_true", help="the folder around the file, where that is offered")
         parser.add_argument("--for", dest="ttl_s", type=float, metavar="S", help="seconds, with --scope ttl")
-    if verb != "approvals":
+    if verb not in ("approvals", "grants"):
         parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the record of the command")
     add_attach_arguments(parser)
 
@@ -41,8 +41,8 @@ def execute(args: argparse.Namespace) -> int:
 async def _execute(args: argparse.Namespace) -> int:
     async with attached(args) as client:
         state = await client.snapshot()
-        if args.verb == "approvals":
-            _list(state, as_json=args.json)
+        if args.verb in ("approvals", "grants"):
+            _list(state, requests=args.verb == "approvals", as_json=args.json)
             return ExitCode.OK
         result = await client.send(request_of(_command(args, client, state), args.reason))
         if args.json:
@@ -64,7 +64,7 @@ def _command(args: argparse.Namespace, client: AttachedClient, state: FleetState
             if waiting.request.id == args.identity:
                 return _answer(args, ref, waiting)
     what = "grant" if args.verb == "revoke" else "request"
-    raise UsageError(f"no {what} {args.identity} here", hint="toka-runtime approvals lists them")
+    raise UsageError(f"no {what} {args.identity} here", hint="toka-runtime approvals lists both")
 
 
 def _answer(args: argparse.Namespace, ref: RunRef, waiting: ApprovalView) -> DecideApproval:
@@ -75,11 +75,11 @@ def _answer(args: argparse.Namespace, ref: RunRef, waiting: ApprovalView) -> Dec
     return answer.model_copy(update={"allow": True, "scope": scope, "wide": args.folder, "ttl_s": args.ttl_s})
 
 
-def _list(state: FleetState, *, as_json: bool) -> None:
+def _list(state: FleetState, *, requests: bool, as_json: bool) -> None:
     now = datetime.now(UTC)
     found = False
     for view in state.agents.values():
-        for waiting in view.approvals:
+        for waiting in view.approvals if requests else ():
             found = True
             left = waiting.countdown.left(now)
             _print_json("request", waiting, left) if as_json else _print_request(view, waiting, left)
@@ -88,7 +88,8 @@ def _list(state: FleetState, *, as_json: bool) -> None:
             remaining = held.countdown.left(now) if held.countdown else None
             _print_json("grant", held, remaining) if as_json else _print_grant(view, held, remaining)
     if not found and not as_json:
-        print("nothing waits for an operator, and nothing is granted beyond the specs", file=sys.stderr)
+        waits = "nothing waits for an operator, and " if requests else ""
+        print(f"{waits}nothing is granted beyond the specs", file=sys.stderr)
 
 
 def _print_json(what: str, view: ApprovalView | GrantView, left_s: float | None) -> None:

@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "restart": Verb("toka_runtime.cli.control", "kill agents and start them again"),
     "freeze-all": Verb("toka_runtime.cli.control", "freeze every running agent at once"),
     "approvals": Verb("toka_runtime.cli.approvals", "what waits for an operator, and what operators have granted"),
+    "grants": Verb("toka_runtime.cli.approvals", "what operators have granted beyond the specs, and still holds"),
     "approve": Verb("toka_runtime.cli.approvals", "allow what a request asks for: this call only, or as --scope says"),
     "deny": Verb("toka_runtime.cli.approvals", "refuse what a request asks for"),
     "revoke": Verb("toka_runtime.cli.approvals", "take a grant back, at once"),

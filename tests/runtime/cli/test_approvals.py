@@ -55,12 +55,13 @@ async def _answered(stage: Scene, capsys: pytest.CaptureFixture[str], *where: st
     assert request.id in text
     assert "missing capability: filesystem-write" in text
     assert "--scope once: write docs/a.md: this one call only" in text
+    assert "nothing is granted" in (await shell(capsys, "grants", *where))[1]
     assert (await shell(capsys, "approve", "a0", *where))[0] == 2
     code, text = await shell(capsys, "approve", request.id, "--scope", "ttl", "--for", "120", *where)
     assert code == 0, text
     assert "write docs/a.md: for 2 min" in text
     await stage.until(lambda: stage.of(ev.ToolCallEnded))
-    code, text = await shell(capsys, "approvals", "--json", *where)
+    code, text = await shell(capsys, "grants", "--json", *where)
     (line,) = text.splitlines()
     identity = json.loads(line)["grant"]["grant"]["id"]
     assert (await shell(capsys, "revoke", identity, *where))[0] == 0
