@@ -83,6 +83,12 @@ class ProcessError(TokaError):
     code = "process.error"
 
 
+class ForkServerLost(ProcessError):
+    """The fork server ended while it was to start a process; the next start makes a new one."""
+
+    code = "process.fork_server_lost"
+
+
 class SandboxUnavailable(ProcessError):
     """A primitive that the sandbox needs is missing on this host."""
 
@@ -123,6 +129,12 @@ class CommandRefused(TokaError):
     """A command was understood and refused: wrong state, wrong run, not allowed."""
 
     code = "command.refused"
+
+
+class NotAllowed(CommandRefused):
+    """The role of whoever asks does not cover the command."""
+
+    code = "command.not_allowed"
 
 
 class ModelError(TokaError):

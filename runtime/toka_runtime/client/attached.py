@@ -20,6 +20,7 @@ from toka_runtime.errors import LinkDown, LinkRefused, ProtocolError
 from toka_runtime.protocol import codec, wire
 from toka_runtime.protocol.commands import CommandRequest, CommandResult
 from toka_runtime.protocol.ids import CommandId, HostId
+from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.snapshot import FleetState
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
@@ -45,6 +46,7 @@ class AttachedClient:
         self._epoch = ""
         self._seq = 0
         """The last durable event handed to the reader's queue."""
+        self._read_only = ""
         self._known = False
         """There is a state that the stream can go on from."""
         self._first: asyncio.Future[FleetState] | None = None
@@ -61,7 +63,7 @@ class AttachedClient:
             silent = self._clock.monotonic() - channel.heard_at
             if silent > wire.STALE_S:
                 state, detail = LinkState.STALE, f"nothing heard for {silent:.0f} s"
-        return Link(host=self.host, state=state, since=since, detail=detail)
+        return Link(host=self.host, state=state, since=since, detail=detail, read_only=self._read_only)
 
     async def attach(self) -> None:
         """Connect for the first time. Raises LinkDown when nobody is there, LinkRefused when it turns us away."""
@@ -159,6 +161,7 @@ class AttachedClient:
             await channel.aclose()
             raise LinkRefused(f"{self.host} refuses: {answer.message}", hint=answer.hint)
         self.host = answer.host
+        self._read_only = "your key is a viewer's on that host" if answer.role is Role.VIEWER else ""
         self._lose_commands(answer.epoch)
         self._epoch, self._known = answer.epoch, answer.resumed
         self._channel = channel

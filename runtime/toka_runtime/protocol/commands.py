@@ -10,6 +10,7 @@ from toka_runtime.protocol.approval import GrantScope
 from toka_runtime.protocol.budget import BudgetScope
 from toka_runtime.protocol.ids import AgentName, ApprovalId, CommandId, GrantId, RunRef
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.usage import Budget
 
 
@@ -142,10 +143,20 @@ QUERIES = frozenset({"events.read", "agent.diff"})
 """They change nothing and are not recorded."""
 
 
+_OPERATORS = frozenset({"agent.pause", "agent.resume", "fleet.pause", "fleet.resume", "approval.decide"})
+
+
+def may(role: Role, op: str) -> bool:
+    """Whether the role covers a command. One that is not listed takes an admin."""
+    return op in QUERIES or role is Role.ADMIN or (role is Role.OPERATOR and op in _OPERATORS)
+
+
 class CommandRequest(Model):
     id: CommandId
     actor: str
-    """Who asks: `user@host (console)`, `cli`, a role."""
+    """Who asks: `user@host (console)`, `cli`."""
+    role: Role = Role.ADMIN
+    """Set by whoever knows it: the runtime's end of the socket, whatever the other end says."""
     command: Command
     reason: str = ""
 

@@ -3,6 +3,7 @@
 The same frames over a unix socket and over SSH. A frame longer than `PART_CHARS` goes as several `part` lines, so that
 no line passes `LINE_BYTES`. Unknown fields and unknown frames are ignored: a newer peer may send them.
 
+    B: bridge {role, from}   (only from a bridge, before all else)
     C: hello  → S: hello (or hello with `error`)
     S: snap {n, why, missed, state} · evs {n, e: [envelope…]} · res (a CommandResult) · hb {} · bye {why}
     C: ack {n} · cmd (a CommandRequest) · hb {}
@@ -17,11 +18,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from toka_runtime.errors import ProtocolError
 from toka_runtime.protocol.ids import HostId
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.roles import Role
 
 VERSIONS = (1, 1)
 """Oldest and newest version of the protocol that this side speaks."""
@@ -54,6 +56,13 @@ class ClientHello(Model):
     credit: int = CREDIT_BYTES
 
 
+class BridgeHello(Model):
+    t: Literal["bridge"]
+    role: Role
+    origin: str = Field(default="", alias="from")
+    """`SSH_CONNECTION`: client address and port, server address and port."""
+
+
 class ServerHello(Model):
     toka: Literal["hello"] = "hello"
     proto: int = 0
@@ -66,6 +75,7 @@ class ServerHello(Model):
     resumed: bool = False
     uid: int = -1
     """The front end's user as the kernel tells it."""
+    role: Role = Role.ADMIN
     heartbeat_s: float = HEARTBEAT_S
     now: datetime | None = None
     error: str = ""
@@ -138,6 +148,16 @@ def client_hello(line: bytes) -> ClientHello:
         return ClientHello.model_validate_json(line)
     except ValidationError as error:
         raise ProtocolError("the first line is no hello of a front end") from error
+
+
+def bridge_hello(line: bytes) -> BridgeHello | None:
+    """None for a line that is no bridge's."""
+    if b'"bridge"' not in line:
+        return None
+    try:
+        return BridgeHello.model_validate_json(line)
+    except ValidationError:
+        return None
 
 
 def server_hello(line: bytes) -> ServerHello:

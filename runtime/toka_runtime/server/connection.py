@@ -105,7 +105,11 @@ class Connection:
         state = await self._client.snapshot()
         try:
             async with asyncio.timeout(HELLO_S):
-                hello = wire.client_hello(await self._reader.readuntil(b"\n"))
+                line = await self._reader.readuntil(b"\n")
+                if (bridge := wire.bridge_hello(line)) is not None:
+                    self.peer = self.peer.over_ssh(bridge.role, bridge.origin)
+                    line = await self._reader.readuntil(b"\n")
+                hello = wire.client_hello(line)
         except ProtocolError as error:
             await self._turn_away(error.code, error.message)
             return None
@@ -133,6 +137,7 @@ class Connection:
             head=state.seq,
             resumed=resumed,
             uid=self.peer.uid,
+            role=self.peer.role,
             now=self._clock.now(),
         )
         self._answer(answer.model_dump_json())
@@ -177,8 +182,8 @@ class Connection:
         """Carried out to its end also when the front end leaves meanwhile."""
         try:
             request = codec.decode_request(dumps(asked))
-            actor = self.peer.actor(request.actor)
-            result = await self._client.send(request.model_copy(update={"actor": actor}))
+            known = {"actor": self.peer.actor(request.actor), "role": self.peer.role}
+            result = await self._client.send(request.model_copy(update=known))
         except ProtocolError as error:
             result = CommandResult(id=_command_id(asked), ok=False, code=error.code, message=error.message)
         finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pwd
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from toka_runtime.protocol.roles import Role
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -14,6 +16,14 @@ _CREDENTIALS = struct.Struct("3i")
 class Peer:
     pid: int
     uid: int
+    role: Role = Role.ADMIN
+    """A bridge may say less of it than the socket's owner has; nothing says more."""
+    origin: str = ""
+    """Where an SSH connection comes from: address and port."""
+
+    def over_ssh(self, role: Role, connection: str) -> Peer:
+        """`connection`: SSH_CONNECTION as the server of SSH has set it."""
+        return replace(self, role=role, origin=" port ".join(connection.split()[:2]))
 
     @property
     def user(self) -> str:
@@ -24,7 +34,9 @@ class Peer:
 
     def actor(self, claimed: str) -> str:
         """What records say of a command's sender: what it calls itself, and what is known of it."""
-        return f"{claimed[:100]} [{self.user}, pid {self.pid}]"
+        via = f", ssh from {self.origin}" if self.origin else ""
+        role = "" if self.role is Role.ADMIN else f", {self.role}"
+        return f"{claimed[:100]} [{self.user}, pid {self.pid}{via}{role}]"
 
 
 def peer_of(connection: socket.socket) -> Peer:

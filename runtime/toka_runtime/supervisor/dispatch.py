@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 from toka_runtime.broker.approvals import ApprovalDesk
-from toka_runtime.errors import CommandRefused, TokaError
+from toka_runtime.errors import CommandRefused, NotAllowed, TokaError
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol.budget import Account
 from toka_runtime.protocol.events import CommandHandled
@@ -65,6 +65,8 @@ class Dispatcher:
         data: dict[str, Any] = {}
         ok, code, message = True, "", ""
         try:
+            if not cmd.may(request.role, request.command.op):
+                raise NotAllowed(f"{request.command.op} takes another role than {request.role}, which this key has")
             message, data = await self._perform(request)
         except TokaError as error:
             ok, code, message = False, error.code, str(error)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -22,9 +23,10 @@ from toka_runtime.client.endpoint import SOCKET_NAME, connected, listening
 from toka_runtime.client.local import LocalClient
 from toka_runtime.errors import LinkDown, LinkRefused, StoreLocked
 from toka_runtime.protocol import wire
-from toka_runtime.protocol.commands import CommandRequest, ReadEvents, StartFleet
+from toka_runtime.protocol.commands import CommandRequest, PauseFleet, ReadEvents, StartFleet
 from toka_runtime.protocol.events import CommandHandled, Envelope, Level, Noticed
 from toka_runtime.protocol.ids import CommandId, new_command_id
+from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.snapshot import FleetState, fold
 from toka_runtime.protocol.states import AgentState
 from toka_runtime.server.daemon import Daemon
@@ -323,3 +325,100 @@ def test_long_frames_travel_in_parts_and_broken_ones_are_refused() -> None:
     assert found[1] == json.loads(text)
     with pytest.raises(wire.ProtocolError):
         wire.FrameJoiner().add(lines[1])
+
+
+# -- over a bridge ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def bridged(made: Served, *words: str, **environment: str) -> AsyncGenerator[AttachedClient]:
+    """A client whose channel is the standard input and output of `toka-runtime-bridge`, as SSH has it."""
+    running: list[asyncio.subprocess.Process] = []
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "toka_runtime.server.bridge",
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=wire.LINE_BYTES,
+            env=os.environ | environment,
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdin is not None
+        return process.stdout, process.stdin
+
+    client = AttachedClient(connect, "far")
+    try:
+        await client.attach()
+        yield client
+    finally:
+        await client.aclose()
+        async with asyncio.timeout(5):
+            for process in running:
+                await process.wait()
+        assert made.daemon.front_ends == ()
+
+
+async def test_a_bridge_carries_everything_and_says_where_it_comes_from(tmp_path: Path) -> None:
+    async with (
+        served(tmp_path) as made,
+        bridged(made, "--socket", str(made.path), SSH_CONNECTION="10.0.0.7 4711 10.0.0.1 22") as client,
+    ):
+        reader = Reader(client, await client.snapshot())
+        assert (await client.send(ask(StartFleet()))).ok
+        await made.stage.supervisor.settled()
+        await reader.until(lambda: reader.state.seq == made.head)
+        handled = next(e.event for e in reader.log if isinstance(e.event, CommandHandled))
+        assert "ssh from 10.0.0.7 port 4711" in handled.actor
+        await reader.aclose()
+
+
+@pytest.mark.parametrize(
+    ("role", "command", "allowed"),
+    [
+        ("viewer", StartFleet(), False),
+        ("viewer", PauseFleet(), False),
+        ("viewer", ReadEvents(limit=1), True),
+        ("operator", StartFleet(), False),
+        ("operator", PauseFleet(), True),
+        ("admin", StartFleet(), True),
+    ],
+)
+async def test_a_role_is_enforced_by_the_runtime_and_recorded(
+    tmp_path: Path, role: str, command: Any, allowed: bool
+) -> None:
+    async with served(tmp_path) as made, bridged(made, "--socket", str(made.path), "--role", role) as client:
+        # What the front end itself says of its role counts for nothing.
+        request = ask(command).model_copy(update={"role": Role.ADMIN})
+        answer = await client.send(request)
+        assert (answer.ok, answer.code) == ((True, "") if allowed else (False, "command.not_allowed"))
+        assert (client.link.read_only != "") == (role == "viewer")
+        if not allowed:
+            await made.stage.until(lambda: made.stage.of(CommandHandled))
+            (refused,) = made.stage.of(CommandHandled)
+            assert (refused.ok, role in refused.actor) == (False, True)
+
+
+async def test_a_role_cannot_be_taken_back_by_a_second_bridge_line(tmp_path: Path) -> None:
+    async with served(tmp_path) as made:
+        reader, writer = await asyncio.open_unix_connection(sock=connected(made.path))
+        lines = [
+            {"t": "bridge", "role": "viewer", "from": ""},
+            {"t": "bridge", "role": "admin", "from": ""},
+        ]
+        writer.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        answer = wire.server_hello(await reader.readline())
+        assert answer.error == "protocol.error"
+        writer.close()
+
+
+async def test_a_bridge_without_a_runtime_says_so(tmp_path: Path) -> None:
+    async with served(tmp_path) as made:
+        with pytest.raises(LinkRefused, match="no runtime to attach to") as refused:
+            async with bridged(made, "--socket", str(tmp_path / "nothing.sock")):
+                pass
+        assert "toka-runtime serve" in refused.value.hint

@@ -1,0 +1,14 @@
+"""What a front end is, by the key or the socket that it comes with."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    """Look."""
+    OPERATOR = "operator"
+    """Also pause, resume, and answer what waits for approval."""
+    ADMIN = "admin"
+    """Also start, stop, kill, revoke, and set budgets."""
