@@ -9,6 +9,7 @@ from typing import Any
 from toka_runtime.llm.base import CallContext, ModelRequest
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
+from toka_runtime.protocol.spec import Priority
 
 RawEvent = dict[str, Any]
 
@@ -29,6 +30,7 @@ def model_request(
     turn: int = 1,
     description: str = "Update the documentation",
     rights: Rights | None = None,
+    priority: Priority = Priority.MEDIUM,
     system: Sequence[str] = ("You are an agent.",),
     messages: Iterable[dict[str, Any]] = ({"role": "user", "content": "Do the task."},),
     tools: Iterable[dict[str, Any]] = (LIST_FILES,),
@@ -46,6 +48,7 @@ def model_request(
             attempt=attempt,
             turn=turn,
             rights=rights or Rights(),
+            priority=priority,
         ),
         model=model,
         system=tuple(system),

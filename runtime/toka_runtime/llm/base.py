@@ -9,6 +9,7 @@ from toka_runtime.errors import ModelError
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.spec import Priority
 from toka_runtime.protocol.usage import ModelPrice, TokenUsage
 
 
@@ -23,6 +24,8 @@ class CallContext(Model):
     task_description: str
     attempt: int = 1
     turn: int = 0
+    priority: Priority = Priority.MEDIUM
+    """Of the agent: urgent calls begin before others that wait."""
     rights: Rights = Rights()
     folder: str = ""
     """Where the agent works. System prompts name it, and it is another one in each run."""
@@ -54,7 +57,7 @@ class Retrying(Model):
 
     attempt: int
     """How many tries of this call have failed so far. 0: none did, the call waits because the provider asked all calls
-    to slow down."""
+    to slow down, or for calls that begin before it."""
     delay_s: float
     code: str
     message: str

@@ -14,14 +14,17 @@ from toka_runtime.errors import ModelError, ModelStreamBroken
 from toka_runtime.llm.assembly import Assembly
 from toka_runtime.llm.base import Delta, Finished, GatewaySettings, ModelEvent, ModelRequest, Retrying
 from toka_runtime.llm.failures import TryFailed
-from toka_runtime.llm.pacing import Backoff, CoolDown, Ramp
+from toka_runtime.llm.pacing import Backoff, StartQueue, Turn
 from toka_runtime.llm.provider import Provider
 from toka_runtime.llm.recording import Recording, Tape
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.llm.request import digest_of, redact_request, request_body
 from toka_runtime.protocol.usage import TokenUsage
 
-_WAIT_SHOWN_S = 0.25
+_COOLING_SHOWN_S = 0.25
+"""A wait for the provider is told at once when it is longer …"""
+_QUEUE_SHOWN_S = 1.0
+"""… one for other calls, after so long."""
 
 Price = Callable[[str, TokenUsage], float | None]
 """(model, usage) → US dollars; None when unpriced."""
@@ -59,8 +62,7 @@ class Engine:
         self._own_prices = {each.model: each for each in settings.prices}
         self.recording = recording
         self.backoff = Backoff(settings.max_retry_delay_s, rng)
-        self.cool_down = CoolDown(clock, rng)
-        self.ramp = Ramp()
+        self.queue = StartQueue(clock)
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | Spent]:
         """Delta, Retrying and Spent as they come, Finished last. Raises ModelError, which tells what was spent; closing
@@ -111,18 +113,16 @@ class _Call:
 
     async def _tries(self) -> AsyncGenerator[ModelEvent | Spent]:
         engine = self._engine
+        told_s = 0.0
         while True:
-            while (wait_s := engine.cool_down.remaining_s()) > 0:
-                if wait_s >= _WAIT_SHOWN_S:
-                    message = "the provider asked all calls to slow down"
-                    yield Retrying(
-                        attempt=self._failed, delay_s=wait_s, code="model.cooling_down", message=message, shared=True
-                    )
-                await engine.clock.sleep(wait_s)
+            turn = engine.queue.join(self._request.context.priority, self._began)
             assembly = Assembly(self._request.tools)
             delivered = False
             try:
-                async with aclosing(self._one_try(assembly)) as events:
+                async with aclosing(self._wait_for(turn, told_s)) as waits:
+                    async for wait in waits:
+                        yield wait
+                async with aclosing(self._one_try(assembly, turn)) as events:
                     async for event in events:
                         delivered = delivered or isinstance(event, Delta)
                         yield event
@@ -131,6 +131,8 @@ class _Call:
                 outcome = failure
             except ModelStreamBroken as error:
                 outcome = TryFailed(error, retryable=True)
+            finally:
+                turn.leave()
             if isinstance(outcome, Finished):
                 if self._tape is not None:
                     self._tape.whole()
@@ -153,15 +155,32 @@ class _Call:
                 discard=delivered,
                 shared=outcome.shared,
             )
-            await engine.clock.sleep(delay_s)
+            told_s = delay_s
+            if not outcome.shared or outcome.fixed_delay_s is not None:
+                await engine.clock.sleep(delay_s)
+                told_s = 0.0
 
-    async def _one_try(self, assembly: Assembly) -> AsyncGenerator[Delta | Spent]:
+    async def _wait_for(self, turn: Turn, told_s: float) -> AsyncGenerator[Retrying]:
+        """Until the try may begin. `told_s`: of the wait, so much was told already."""
+        queue = self._engine.queue
+        quiet_s = told_s + _QUEUE_SHOWN_S
+        if not told_s and queue.cooling_s() >= _COOLING_SHOWN_S:
+            quiet_s = 0.0
+        while not await turn.comes(quiet_s):
+            wait_s = max(queue.expected_s(turn), _QUEUE_SHOWN_S)
+            message = "the provider asked all calls to slow down" if queue.cooling_s() else "other calls begin first"
+            yield Retrying(
+                attempt=self._failed, delay_s=wait_s, code="model.cooling_down", message=message, shared=True
+            )
+            quiet_s = wait_s + _QUEUE_SHOWN_S
+
+    async def _one_try(self, assembly: Assembly, turn: Turn) -> AsyncGenerator[Delta | Spent]:
         tape = self._tape
         if tape is not None:
             tape.begin_try()
         async with AsyncExitStack() as stack:
-            async with self._engine.ramp.place():
-                opened = await stack.enter_async_context(self._engine.provider.open(self._request, self._failed + 1))
+            opened = await stack.enter_async_context(self._engine.provider.open(self._request, self._failed + 1))
+            turn.opened()
             self._request_id = opened.request_id
             if tape is not None:
                 tape.opened(opened.request_id)
@@ -187,7 +206,7 @@ class _Call:
         if delay_s is None and failure.retryable and self._failed < engine.settings.max_attempts:
             delay_s = engine.backoff.delay_s(self._failed, failure.retry_after_s)
             if failure.shared:
-                engine.cool_down.hold(delay_s)
+                engine.queue.cool_down(delay_s)
         if self._tape is not None:
             self._tape.failed(failure, delay_s)
             if delay_s is None:

@@ -193,6 +193,7 @@ class ModelCalls:
                 task_description=self._descriptions[task] if 0 <= task < len(self._descriptions) else "",
                 attempt=self._attempt,
                 turn=turn,
+                priority=self._spec.priority,
                 rights=self._rights,
                 folder=self._folder,
             ),
