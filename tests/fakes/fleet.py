@@ -9,6 +9,7 @@ from toka_runtime.protocol import capability as cap
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol import spec as sp
 from toka_runtime.protocol.ids import AgentName, CallId, ProcessRef, RunId
+from toka_runtime.protocol.limits import LimitInForce, LimitName, Strength
 from toka_runtime.protocol.protections import Protections
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.protocol.usage import Budget, HostUsage, ResourceLimits, TokenUsage, Usage
@@ -56,6 +57,25 @@ def spec(
     )
 
 
+def limits() -> tuple[LimitInForce, ...]:
+    """What holds them on a host without control groups: everything but the processor, memory only in part."""
+
+    def held(limit: LimitName, figure: float, mechanism: str, strength: Strength, reason: str = "") -> LimitInForce:
+        declared = limit not in (LimitName.DESCRIPTORS, LimitName.OUTPUT)
+        return LimitInForce(
+            limit=limit, figure=figure, declared=declared, strength=strength, mechanism=mechanism, reason=reason
+        )
+
+    return (
+        held(LimitName.MEMORY, 512 * MIB, "RLIMIT_DATA", Strength.APPROXIMATE, "shared memory is not counted"),
+        held(LimitName.CPU, 0.75, "", Strength.NONE, "no control group may be written"),
+        held(LimitName.TIMEOUT, 7200, "the runtime's clock", Strength.ENFORCED),
+        held(LimitName.PROCESSES, 64, "RLIMIT_NPROC", Strength.ENFORCED),
+        held(LimitName.DESCRIPTORS, 1024, "RLIMIT_NOFILE", Strength.ENFORCED),
+        held(LimitName.OUTPUT, 256 * 1024, "the runtime", Strength.ENFORCED),
+    )
+
+
 def rights() -> cap.Rights:
     return cap.Rights(
         text=("read files below the workspace", "write files below the workspace", "run cargo"),
@@ -98,6 +118,7 @@ def start(client: FakeRuntimeClient, agent: str, number: int) -> RunId:
     """Bring an agent to RUNNING with a process, a worktree and its first task."""
     run = RunId(f"r{number:010x}")
     change(client, agent, AgentState.STARTING, run=run)
+    client.emit(ev.LimitsInForce(limits=limits()), agent)
     client.emit(
         ev.WorkspaceReady(
             mode="worktree", path=f"/home/op/.local/state/toka/worktrees/{agent}", branch=f"feature/{agent}",

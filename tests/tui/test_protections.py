@@ -25,7 +25,7 @@ async def test_the_tier_of_the_host_is_in_the_header() -> None:
 
 
 async def test_the_agent_screen_shows_six_badges_with_why_and_what_to_do() -> None:
-    async with console((200, 90)) as made:
+    async with console((200, 140)) as made:
         await made.put_cursor_on(FIRST)
         await made.press("enter")
         text = made.text()
@@ -38,7 +38,7 @@ async def test_the_agent_screen_shows_six_badges_with_why_and_what_to_do() -> No
 
 
 async def test_an_agent_without_walls_is_said_loudly_as_long_as_it_lives() -> None:
-    async with console((120, 60)) as made:
+    async with console((120, 110)) as made:
         assert "UNCONFINED" not in made.text()
         unconfined(made, "no user namespaces \x1b[2J here")
         await made.drained()

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from toka_console.identity import AgentKey, ApprovalKey, GrantKey
 from toka_runtime.protocol.states import LIVE, AgentState
 
 if TYPE_CHECKING:
-    from toka_console.identity import AgentKey
     from toka_console.state import AgentEntry, ConsoleState
 
-Group = Literal["Move", "Look", "Contain", "Destroy", "Start", "Console"]
+Group = Literal["Move", "Look", "Contain", "Destroy", "Approve", "Start", "Console"]
 Takes = Literal["", "agent", "text"]
 
 
@@ -27,6 +27,8 @@ class Context:
     state: ConsoleState | None
     focus: AgentKey | None
     stopping: bool = False
+    subject: ApprovalKey | GrantKey | None = None
+    """The request or grant under the cursor."""
 
     @property
     def entry(self) -> AgentEntry | None:
@@ -118,6 +120,27 @@ def can_start(state: ConsoleState, entry: AgentEntry) -> str:
     return _unconfirmed(state, entry) or ("it is asked to start already" if asked else "")
 
 
+can_reach = _on_agent(lambda state, entry: "")
+
+
+def can_answer(context: Context) -> str:
+    """A request that waits has to be under the cursor."""
+    if context.state is not None and not isinstance(context.subject, ApprovalKey):
+        return "no request is selected: 6 shows those that wait"
+    return can_refuse(context)
+
+
+def can_refuse(context: Context) -> str:
+    """A request or a grant has to be under the cursor."""
+    state, subject = context.state, context.subject
+    if state is None or subject is None:
+        return needs_state(context) or "no request and no grant is selected: 6 shows them"
+    pending = state.pending_on(subject.id)
+    if pending is not None and not pending.unknown:
+        return f"{pending.text} is not confirmed yet"
+    return can_reach(context)
+
+
 def _fleet(context: Context) -> str:
     state = context.state
     if state is None:
@@ -169,8 +192,10 @@ def _on(*screens: str) -> frozenset[str]:
 
 
 _AGENTS = _on("fleet", "agent", "output")
-_DEEPER = ("agent", "output", "denials", "call", "specs", "help", "diagnostics")
+_DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics")
 _LISTS = _on("fleet", "denials")
+_APPROVALS = _on("approvals")
+_CONTAINED = _AGENTS | _APPROVALS
 
 ACTIONS: tuple[Action, ...] = (
     Action("cursor.down", "down", "next row", "Move", "down", ("j", "down")),
@@ -187,13 +212,14 @@ ACTIONS: tuple[Action, ...] = (
            screens=_on("output", "agent")),
     Action("turn.next", "next turn", "next turn or task", "Move", "next-turn", ("}",), screens=_on("output", "agent")),
     Action("row.open", "open", "open what is under the cursor", "Look", "open", ("enter",), footer=1,
-           screens=_on("fleet", "denials", "agent"), disabled=needs_state),
+           screens=_on("fleet", "denials", "approvals", "agent"), disabled=needs_state),
     Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",)),
     Action("screen.agent", "agent", "one agent: identity, gauges, tasks, actions", "Look", "agent", ("2",),
            takes="agent", disabled=needs_agent),
     Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("o", "3"),
            takes="agent", footer=2, disabled=needs_agent),
     Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",)),
+    Action("screen.approvals", "approvals", "what agents ask for, and what was granted", "Look", "approvals", ("6",)),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
     Action("output.follow", "follow", "follow the output again", "Look", "follow", ("F",), screens=_AGENTS),
     Action("history.back", "last screen", "the screen before", "Look", "history-back", ("-", "[")),
@@ -211,7 +237,7 @@ ACTIONS: tuple[Action, ...] = (
            also=tuple((screen, "q") for screen in _DEEPER),
            footer=10),
     Action("agent.toggle", "pause/resume", "pause a running agent, resume a paused one", "Contain", "toggle", ("p",),
-           takes="agent", screens=_AGENTS, changes_state=True, footer=3, disabled=can_toggle),
+           takes="agent", screens=_CONTAINED, changes_state=True, footer=3, disabled=can_toggle),
     Action("agent.pause", "pause", "pause a running agent", "Contain", "pause", takes="agent", changes_state=True,
            disabled=can_pause),
     Action("agent.resume", "resume", "resume a paused agent", "Contain", "resume", takes="agent", changes_state=True,
@@ -223,9 +249,19 @@ ACTIONS: tuple[Action, ...] = (
     Action("fleet.start", "start all", "start every loaded agent in dependency order", "Start", "start-all",
            changes_state=True, disabled=_fleet),
     Action("agent.kill", "kill", "kill the agent's whole process tree, now", "Destroy", "kill", ("K",), takes="agent",
-           screens=_AGENTS, dangerous=True, changes_state=True, footer=5, disabled=can_kill),
+           screens=_CONTAINED, dangerous=True, changes_state=True, footer=5, disabled=can_kill),
     Action("agent.restart", "restart", "end this run and begin a new one", "Destroy", "restart", ("R",), takes="agent",
            screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=can_restart),
+    Action("approval.refuse", "deny/revoke", "deny the request or revoke the grant under the cursor", "Contain",
+           "deny", ("x",), screens=_APPROVALS, changes_state=True, footer=2, disabled=can_refuse, aliases=("revoke",)),
+    Action("approval.once", "allow once", "allow this one call (then enter)", "Approve", "allow-once", ("a",),
+           screens=_APPROVALS, changes_state=True, footer=1, disabled=can_answer),
+    Action("approval.allow", "allow …", "allow more: choose, or say task, run, ttl 90s, task wide", "Approve", "allow",
+           ("A",), screens=_APPROVALS, takes="text", dangerous=True, changes_state=True, footer=1, disabled=can_answer),
+    Action("approval.refuse_all", "deny all", "deny all requests and revoke all grants of its agent (then enter)",
+           "Approve", "deny-all", ("X",), screens=_APPROVALS, changes_state=True, footer=2, disabled=can_refuse),
+    Action("budget.set", "budget", "set a cap: fleet, day, agent:NAME or task:NAME/0, then 500k, $5, 2M,$9 or none",
+           "Approve", "budget", ("B",), takes="text", dangerous=True, changes_state=True, disabled=_fleet),
     Action("app.quit", "quit", "leave (asks when agents would stop)", "Console", "quit", ("ctrl+q",),
            also=(("fleet", "q"),), footer=11, aliases=("q",)),
 )  # fmt: skip

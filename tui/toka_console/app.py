@@ -7,7 +7,6 @@ import gc
 import importlib
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -18,6 +17,7 @@ from textual.driver import Driver
 from toka_console import keymap, themes
 from toka_console.actions import BY_ID, Context
 from toka_console.diagnostics import Diagnostics
+from toka_console.failure import Failure, trace_of
 from toka_console.navigation import Navigator
 from toka_console.panes.command_line import LineKind
 from toka_console.screens.base import ConsoleScreen
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from toka_console.bridge import Bridge
+    from toka_console.dialogs.choose import Choice
     from toka_console.dialogs.confirm import Question
     from toka_console.identity import AgentKey
     from toka_console.screens.fleet import FleetScreen
@@ -48,22 +49,6 @@ def _action_provider() -> type[Provider]:
     from toka_console.palette_provider import ActionProvider
 
     return ActionProvider
-
-
-def _trace(error: BaseException) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error))
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the console had to leave; printed after the terminal is its own again."""
-
-    code: str
-    message: str
-    hint: str = ""
-    trace: str = ""
 
 
 class ConsoleApp(App[None], inherit_bindings=False):
@@ -161,7 +146,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if isinstance(error, TokaError):
             self.failure = Failure(error.code, error.message, error.hint)
         else:
-            trace = _trace(error)
+            trace = trace_of(error)
             self.failure = Failure("console.internal", f"{name}: {error or type(error).__name__}", trace=trace)
         self.exit(return_code=1)
 
@@ -173,7 +158,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def _fatal_error(self) -> None:
         """A defect of ours. Textual would print every local variable, whatever is in them; the trace is enough."""
         error = sys.exc_info()[1] or self._exception
-        trace = _trace(error) if error is not None else ""
+        trace = trace_of(error) if error is not None else ""
         self.failure = Failure("console.internal", f"defect: {error!r}", trace=trace)
         self._close_messages_no_wait()
 
@@ -221,13 +206,16 @@ class ConsoleApp(App[None], inherit_bindings=False):
         return next(screen for screen in reversed(self.screen_stack) if isinstance(screen, ConsoleScreen))
 
     def context(self) -> Context:
-        return Context(self.current.ID, self.session.state, self.session.focus, self.stopping)
+        current = self.current
+        return Context(current.ID, self.session.state, self.session.focus, self.stopping, current.subject())
 
     def repaint(self) -> None:
         """Bring what is on screen up to date."""
         if not self.is_running or not self.screen_stack:
             return
         self.session.diagnostics.paints += 1
+        if self.session.wants_attention():
+            self.bell()
         self.current.paint()
         if self.screen is not self.current:
             paint = getattr(self.screen, "paint", None)
@@ -289,11 +277,16 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.session.say(str(error), "warn")
         self.repaint()
 
-    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...]) -> None:
+    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...], subject: str = "") -> None:
         if self.bridge is not None:
-            self.bridge.send(command, text, keys)
+            self.bridge.send(command, text, keys, subject)
 
     def ask(self, question: Question, answered: Callable[[bool | None], None]) -> None:
         from toka_console.dialogs.confirm import ConfirmDialog
 
         self.push_screen(ConfirmDialog(self.session, question), answered)
+
+    def choose(self, choice: Choice, answered: Callable[[int | None], None]) -> None:
+        from toka_console.dialogs.choose import ChooseDialog
+
+        self.push_screen(ChooseDialog(self.session, choice), answered)

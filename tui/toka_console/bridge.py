@@ -40,11 +40,14 @@ FORGET_S = 60.0
 RETRY_S, RETRY_MOST_S = 0.25, 15.0
 HISTORY_KINDS = (
     "output.appended", "tool.call_started", "tool.call_ended", "model.call_started", "task.state_changed",
-    "task.verified", "operation.denied", "agent.state_changed", "agent.work_committed",
+    "task.verified", "operation.denied", "agent.state_changed", "agent.work_committed", "agent.limit_reached",
+    "approval.requested", "approval.decided", "grant.issued", "grant.revoked", "grant.expired",
 )  # fmt: skip
 ACTIVITY_KINDS = (
     "operation.denied", "agent.state_changed", "task.state_changed", "task.verified", "agent.work_committed",
-    "command.handled", "runtime.noticed", "runtime.started", "runtime.stopped", "spec.rejected",
+    "command.handled", "runtime.noticed", "runtime.started", "runtime.stopped", "spec.rejected", "agent.limit_reached",
+    "approval.requested", "approval.decided", "grant.issued", "grant.revoked", "grant.expired", "budget.set",
+    "budget.warned", "budget.exhausted",
 )  # fmt: skip
 
 
@@ -220,10 +223,11 @@ class Bridge:
 
     # -- commands -------------------------------------------------------------------------------------------------
 
-    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...] = ()) -> CommandId:
-        """Send a command; it is pending (`text`, e.g. `pausing`) on `keys` until its event has come back."""
+    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...] = (), subject: str = "") -> CommandId:
+        """Send a command; it is pending (`text`, e.g. `pausing`) on `keys`, or on the approval or grant `subject` of
+        theirs, until its event has come back."""
         request = CommandRequest(id=new_command_id("console"), actor=self.actor, command=command)
-        self.state.sent(Pending(request.id, text, keys, self._session.now()))
+        self.state.sent(Pending(request.id, text, keys, self._session.now(), subject))
         self._tasks.spawn(self._send(request, text), name=f"command {request.id}")
         self._changed()
         return request.id

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from toka_console.app import Failure
+    from toka_console.failure import Failure
     from toka_runtime.client.base import RuntimeClient
 
 EXIT_USAGE = 2

@@ -5,13 +5,13 @@ Those that change state freeze the target first; whatever a dialog shows later, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from toka_console import filters, selectors, themes
-from toka_console.actions import BY_ID, Context
+from toka_console import answering, budgeting, filters, selectors, themes
+from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
 from toka_console.format.units import plural
+from toka_console.handling import HANDLERS, Handler, handles
 from toka_console.panes.base import Move
 from toka_console.panes.output import OutputPane
 from toka_runtime.protocol.states import AgentState
@@ -21,18 +21,8 @@ if TYPE_CHECKING:
     from toka_console.selectors import Target
     from toka_console.state import AgentEntry
 
-Handler = Callable[["ConsoleApp", Context, str], None]
-HANDLERS: dict[str, Handler] = {}
-
-
-def handles(*actions: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        for action in actions:
-            HANDLERS[BY_ID[action].id] = handler
-        return handler
-
-    return register
-
+PARTS = (answering, budgeting)
+"""Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------
 
@@ -99,6 +89,11 @@ def denials(app: ConsoleApp, context: Context, argument: str) -> None:
     app.navigator.go("denials")
 
 
+@handles("screen.approvals")
+def show_approvals(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.navigator.go("approvals")
+
+
 @handles("screen.specs")
 def specs(app: ConsoleApp, context: Context, argument: str) -> None:
     app.navigator.go("specs")
@@ -126,9 +121,12 @@ def output(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("row.open")
 def open_row(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_console.screens.approvals import ApprovalsScreen
     from toka_console.screens.denials import DenialsScreen
 
-    if isinstance(screen := app.current, DenialsScreen):
+    if isinstance(app.current, ApprovalsScreen):
+        app.current.detail.focus(scroll_visible=False)
+    elif isinstance(screen := app.current, DenialsScreen):
         denial = screen.table.selected()
         if denial is not None:
             app.navigator.go("call", call=denial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from toka_runtime.protocol.ids import AgentName, HostId
+    from toka_runtime.protocol.ids import AgentName, ApprovalId, GrantId, HostId
 
 
 class AgentKey(NamedTuple):
@@ -30,3 +30,15 @@ class RowKey(NamedTuple):
 
 class DenialKey(NamedTuple):
     serial: int
+
+
+class ApprovalKey(NamedTuple):
+    """A request that waits for an operator."""
+
+    agent: AgentKey
+    id: ApprovalId
+
+
+class GrantKey(NamedTuple):
+    agent: AgentKey
+    id: GrantId

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toka_console.app import ConsoleApp, Failure
+from toka_console.app import ConsoleApp
 from toka_console.driver import ConsoleDriver
+from toka_console.failure import Failure
 from toka_runtime.paths import config_dir
 
 if TYPE_CHECKING:

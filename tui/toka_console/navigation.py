@@ -18,6 +18,7 @@ _SCREENS = {
     "agent": "AgentScreen",
     "output": "OutputScreen",
     "denials": "DenialsScreen",
+    "approvals": "ApprovalsScreen",
     "call": "CallScreen",
     "specs": "SpecsScreen",
     "help": "HelpScreen",

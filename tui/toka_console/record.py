@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from toka_console.format import glyphs
+from toka_console.format import budget_text, glyphs
 from toka_console.format.units import elapsed, plural, size
 from toka_console.ring import OutputRing, Tool
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 
 
@@ -69,6 +70,8 @@ def activity(envelope: ev.Envelope) -> Line | None:
             return Line(_commit(event), "info")
         case ev.ToolCallStarted():
             return Line(f"{event.tool} {event.target}".rstrip(), "muted")
+        case ev.ModelCallRetried(shared=True):
+            return Line(f"waiting for quota {event.delay_s:.0f} s: {event.message}", "warn")
         case ev.ModelCallRetried():
             return Line(
                 f"model try {event.attempt} failed ({event.code}: {event.message}); next in {event.delay_s:.1f} s",
@@ -88,6 +91,25 @@ def activity(envelope: ev.Envelope) -> Line | None:
             return Line(f"{event.file} rejected: {plural(len(event.problems), 'problem')}", "bad")
         case ev.LimitReached():
             return Line(event.text, "warn")
+        case ev.ApprovalRequested() if event.request.count == 1:
+            return Line(_asked(event.request), "warn")
+        case ev.ApprovalDecided():
+            by = f" by {event.actor}" if event.actor else ""
+            why = f": {event.reason}" if event.reason else ""
+            role = "info" if event.outcome is ApprovalOutcome.ALLOWED else "warn"
+            return Line(f"approval {event.outcome}{by} after {elapsed(event.waited_s)}{why}", role)
+        case ev.GrantIssued():
+            return Line(f"granted by {event.grant.actor}: {event.grant.text}", "warn")
+        case ev.GrantRevoked():
+            return Line(f"grant {event.grant} revoked by {event.actor}", "info")
+        case ev.GrantExpired():
+            return Line(f"grant {event.grant} is over ({event.why})", "info")
+        case ev.BudgetSet():
+            return Line(f"{budget_text.account(event.scope, event.name)}: {budget_text.cap(event.budget)}", "info")
+        case ev.BudgetWarned():
+            return Line(budget_text.warning(event.figure), "warn")
+        case ev.BudgetExhausted():
+            return Line(f"{event.figure.text}: no room for the next call", "bad")
         case ev.ProcessEnded() if event.survivors:
             return Line(f"UNCONFIRMED: processes {', '.join(map(str, event.survivors))} survived", "bad")
         case ev.RuntimeStarted():
@@ -134,6 +156,11 @@ def _verified(event: ev.Verified) -> Line:
         tail = f": {event.output_tail.strip().splitlines()[-1]}"
     text = f"{badge.glyph} {event.subject} {badge.word} by `{event.command}`{code}, {elapsed(event.duration_s)}{tail}"
     return Line(text, badge.role)
+
+
+def _asked(request: ApprovalRequest) -> str:
+    wanted = ", ".join(f"{denial.operation.kind.value} {denial.operation.target}" for denial in request.denials)
+    return f"{glyphs.ASKING.glyph} {request.tool} asks for approval: {wanted}"
 
 
 def _denial(event: ev.OperationDenied) -> str:

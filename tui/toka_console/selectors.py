@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
+from toka_console import approvals
 from toka_console.format import glyphs
 from toka_console.format.glyphs import Badge
 from toka_console.format.units import age, duration, plural
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from toka_console.filters import Filter
-    from toka_console.state import AgentEntry, ConsoleState, DenialEntry
+    from toka_console.state import Activity, AgentEntry, ConsoleState, DenialEntry
     from toka_runtime.protocol.ids import RunRef
     from toka_runtime.protocol.snapshot import AgentView
 
@@ -29,18 +31,21 @@ DENIAL_FILTER_KEYS = ("agent", "host", "layer", "operation", "target", "cap", "r
 _RANK = {
     AgentState.FAILED: 1,
     AgentState.KILLED: 2,
-    AgentState.PAUSED: 3,
-    AgentState.STOPPING: 4,
-    AgentState.RUNNING: 5,
-    AgentState.STARTING: 6,
-    AgentState.PENDING: 7,
-    AgentState.SKIPPED: 9,
-    AgentState.COMPLETED: 10,
+    AgentState.PAUSED: 4,
+    AgentState.STOPPING: 5,
+    AgentState.RUNNING: 6,
+    AgentState.STARTING: 7,
+    AgentState.PENDING: 8,
+    AgentState.SKIPPED: 10,
+    AgentState.COMPLETED: 11,
 }
+LIMIT_SHOWN_S = 300.0
+"""How long a reached limit is in the alert line."""
 WAITING = _RANK[AgentState.PENDING]
 """From this rank on nothing of an agent runs."""
 _REJECTED_RANK = 0
-_LOADED_RANK = 8
+_ASKING_RANK = 3
+_LOADED_RANK = 9
 
 
 def rank(view: AgentView) -> int:
@@ -48,6 +53,8 @@ def rank(view: AgentView) -> int:
         return _REJECTED_RANK
     if view.state is AgentState.PENDING and not view.requested:
         return _LOADED_RANK
+    if view.approvals and view.state is not AgentState.PAUSED:
+        return _ASKING_RANK
     return _RANK[view.state]
 
 
@@ -99,7 +106,7 @@ def fleet_fields(state: ConsoleState, key: RowKey) -> dict[str, str]:
 def badge(view: AgentView) -> Badge:
     if view.state is AgentState.PENDING and not view.requested:
         return glyphs.LOADED
-    return glyphs.AGENT[view.state]
+    return glyphs.ASKING if view.approvals and view.state is AgentState.RUNNING else glyphs.AGENT[view.state]
 
 
 def why(view: AgentView) -> str:
@@ -108,6 +115,9 @@ def why(view: AgentView) -> str:
         return f"UNCONFIRMED {plural(len(view.survivors), 'survivor')}"
     if view.state is AgentState.PENDING:
         return f"waits for {view.blockers[0]}" if view.blockers else ""
+    if view.approvals:
+        asked = f"{view.approvals[0].request.tool} waits for approval"
+        return f"{asked}, its time stands still" if view.state is AgentState.PAUSED else asked
     reason = view.reason.value.replace("_", " ")
     if view.reason in (StopReason.NONE, StopReason.OPERATOR) or not view.detail:
         return view.detail if view.reason is StopReason.NONE else reason
@@ -120,8 +130,17 @@ def progress(view: AgentView) -> tuple[int, int]:
     return (view.tasks_done if current is None else current + 1), len(view.tasks)
 
 
+def quota_wait(view: AgentView, now: datetime) -> str:
+    """`quota 12 s` while its model call waits because the provider slows everybody down; else ""."""
+    if view.quota_at is None or view.quota_at <= now or view.state is not AgentState.RUNNING:
+        return ""
+    return f"quota {ceil((view.quota_at - now).total_seconds())} s"
+
+
 def last_action(view: AgentView, now: datetime) -> str:
     if view.model_call_since is not None and view.state is AgentState.RUNNING:
+        if quota := quota_wait(view, now):
+            return f"waiting for {quota}"
         return f"thinking {duration((now - view.model_call_since).total_seconds())}"
     return view.last_activity
 
@@ -180,8 +199,13 @@ class Alert(NamedTuple):
 
 def alert(state: ConsoleState, now: datetime) -> Alert | None:
     """The one line that says what is wrong, worst first; None when nothing is."""
+    from toka_console import budgets
+    from toka_console.format import budget_text
+
     parts: list[str] = []
     bad = False
+    if asked := approvals.summary(state, now):
+        parts.append(f"{asked} (6 shows them)")
     for name, host in state.hosts.items():
         link = host.link
         if link.state.value in ("down", "connecting", "stale"):
@@ -198,6 +222,11 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
     if failed:
         newest = max(failed, key=lambda entry: entry.view.since)
         parts.append(f"{len(failed)} failed: {newest.key.name} {why(newest.view)} {age(newest.view.since, now)} ago")
+    if (limit := newest_limit(state, now)) is not None and limit.key is not None:
+        parts.append(f"{limit.key.name}: {limit.text}")
+    if figures := budgets.warnings(state, now):
+        more = f" (+{len(figures) - 1} more)" if len(figures) > 1 else ""
+        parts.append(budget_text.warning(figures[0]) + more)
     if rejected:
         parts.append(f"{plural(rejected, 'spec')} rejected")
     bad = bad or bool(failed or unconfirmed or rejected)
@@ -213,6 +242,12 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
     if denied and parts:
         parts.append(plural(denied, "denial"))
     return Alert("  ·  ".join(parts), bad) if parts else None
+
+
+def newest_limit(state: ConsoleState, now: datetime) -> Activity | None:
+    """The breach of a limit that is still news."""
+    newest = max(state.limits_reached.values(), key=lambda reached: reached.at, default=None)
+    return newest if newest is not None and (now - newest.at).total_seconds() < LIMIT_SHOWN_S else None
 
 
 def _in_state(state: ConsoleState, wanted: AgentState) -> list[AgentEntry]:

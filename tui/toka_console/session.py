@@ -52,6 +52,7 @@ class Session:
     denials_filter: Filter = field(default_factory=Filter)
     message: Message | None = None
     _alert: tuple[object, Alert | None] | None = None
+    _heard: int = 0
     terminal_delay: Callable[[], float] = field(default=lambda: 0.0)
     """Seconds that the terminal needs for a frame: painting takes a rest in proportion."""
 
@@ -81,6 +82,12 @@ class Session:
         if self._alert is None or self._alert[0] != key:
             self._alert = (key, selectors.alert(state, now))
         return self._alert[1]
+
+    def wants_attention(self) -> bool:
+        """A request for approval has come since the last time this was asked, and the operator wants to hear it."""
+        requested = self.state.requested if self.state is not None else 0
+        news, self._heard = requested > self._heard, requested
+        return news and self.settings.bell
 
     def say(self, text: str, role: str = "info") -> None:
         self.message = Message(text, role, self.clock.monotonic() + MESSAGE_S)

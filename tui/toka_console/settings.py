@@ -25,6 +25,8 @@ class Settings:
     theme: str = DEFAULT
     refresh_hz: int = 25
     """How often new events are drawn, 1–60."""
+    bell: bool = False
+    """Ring the terminal's bell when an agent asks for approval."""
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Action id → keys that replace its default ones; empty: no key."""
 
@@ -70,13 +72,17 @@ def _read(raw: dict[Any, Any], lines: Lines) -> tuple[Settings, list[SettingProb
             settings = replace(settings, refresh_hz=value)
         elif name == "refresh_hz":
             problems.append(SettingProblem(line, f"refresh_hz must be a whole number from 1 to 60, not {value!r}"))
+        elif name == "bell" and isinstance(value, bool):
+            settings = replace(settings, bell=value)
+        elif name == "bell":
+            problems.append(SettingProblem(line, f"bell must be true or false, not {value!r}"))
         elif name == "keys" and (value is None or isinstance(value, dict)):
             keys = _keys(cast(dict[Any, Any], value or {}), lines, problems)
             settings = replace(settings, keys=keys)
         elif name == "keys":
             problems.append(SettingProblem(line, "keys must be a map from action to key or list of keys"))
         else:
-            problems.append(SettingProblem(line, f"no setting {name!r}; there are theme, refresh_hz, keys"))
+            problems.append(SettingProblem(line, f"no setting {name!r}; there are theme, refresh_hz, bell, keys"))
     return settings, problems
 
 

@@ -19,7 +19,7 @@ from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Denial
 from toka_runtime.protocol.commands import CommandResult
 from toka_runtime.protocol.ids import AgentName, CommandId, HostId, RunId
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.snapshot import AgentView, ApprovalView, FleetState, fold
 from toka_runtime.protocol.states import LIVE, AgentState
 
 HISTORY = 240
@@ -91,6 +91,8 @@ class Pending:
     """`pausing`, `killing` …"""
     keys: tuple[AgentKey, ...]
     sent_at: datetime
+    subject: str = ""
+    """The approval or grant that it is about; "": the agents themselves."""
     answered_seq: int | None = None
     unknown: str = ""
     """Why the outcome is not known ("" while an answer is awaited)."""
@@ -124,6 +126,16 @@ class ConsoleState:
     """Grows when a sum over the fleet may have changed: tokens, money, calls, denials."""
     recent_version: int = 0
     """Grows with each line of the activity that is worth a look."""
+    approvals_version: int = 0
+    """Grows with each change of a request or a grant."""
+    requested: int = 0
+    """Requests for approval seen so far."""
+    asking: set[AgentKey] = field(default_factory=set[AgentKey])
+    """Agents with a request that waits for an operator."""
+    granted: set[AgentKey] = field(default_factory=set[AgentKey])
+    """Agents with a grant that holds."""
+    limits_reached: dict[AgentKey, Activity] = field(default_factory=dict[AgentKey, Activity])
+    """The newest breach of a limit of each agent."""
     denied: int = 0
     """All denials seen in the streams and snapshots, folded or not."""
     events: int = 0
@@ -153,6 +165,8 @@ class ConsoleState:
             self._update(entry, view)
         for key in [key for key in self.agents if key.host == fleet.host and key.name not in fleet.agents]:
             del self.agents[key]
+            self.asking.discard(key)
+            self.granted.discard(key)
         self._settle(fleet.host)
         self.version += 1
         self.order_version += 1
@@ -232,6 +246,13 @@ class ConsoleState:
             case ev.ModelCallEnded():
                 self._tokens.append((envelope.at, event.usage.output_tokens))
                 self.totals_version += 1
+            case ev.LimitReached():
+                if key is not None:
+                    reached = Activity(envelope.at, envelope.seq, key, event.kind, event.text, "warn")
+                    self.limits_reached[key] = reached
+                    self.order_version += 1
+            case ev.BudgetSet():
+                self.totals_version += 1
             case ev.OutputAppended():
                 self.dropped_bytes += event.dropped_bytes
             case ev.CommandHandled():
@@ -277,6 +298,7 @@ class ConsoleState:
         for other in self.agents.values():
             other.output.capacity = share
         self.order_version += 1
+        self._approvals_changed(key, (), view)
         return entry
 
     def _update(self, entry: AgentEntry, view: AgentView) -> None:
@@ -287,8 +309,18 @@ class ConsoleState:
             before.state, before.requested, before.reason, before.survivors,
         ) or view.spec is not before.spec:  # fmt: skip
             self.order_version += 1
+        if view.approvals != before.approvals or view.grants != before.grants:
+            self._approvals_changed(entry.key, before.approvals, view)
         entry.view = view
         entry.version += 1
+
+    def _approvals_changed(self, key: AgentKey, before: tuple[ApprovalView, ...], view: AgentView) -> None:
+        known = {asked.request.id for asked in before}
+        self.requested += sum(asked.request.id not in known for asked in view.approvals)
+        for keys, has_some in ((self.asking, view.approvals), (self.granted, view.grants)):
+            (keys.add if has_some else keys.discard)(key)
+        self.approvals_version += 1
+        self.order_version += 1
 
     # -- history that was paged in --------------------------------------------------------------------------------
 
@@ -359,7 +391,12 @@ class ConsoleState:
             self._touch(pending)
 
     def pending_of(self, key: AgentKey) -> Pending | None:
-        return next((pending for pending in self.pending.values() if key in pending.keys), None)
+        """A command to the agent itself."""
+        return next((sent for sent in self.pending.values() if key in sent.keys and not sent.subject), None)
+
+    def pending_on(self, subject: str) -> Pending | None:
+        """An answer to a request, or the revocation of a grant."""
+        return next((sent for sent in self.pending.values() if sent.subject == subject), None)
 
     def _settle(self, host: HostId) -> None:
         """Drop commands whose effect is in the state already."""
@@ -377,6 +414,7 @@ class ConsoleState:
 
     def _touch(self, pending: Pending) -> None:
         self.version += 1
+        self.approvals_version += bool(pending.subject)
         for key in pending.keys:
             if (entry := self.agents.get(key)) is not None:
                 entry.version += 1

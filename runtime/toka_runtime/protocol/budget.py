@@ -8,10 +8,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from toka_runtime.protocol.model import Model
+from toka_runtime.protocol.usage import Budget
 
 BURN_S = 300.0
 """Time constant of the burn rate: what was spent five minutes ago counts a third."""
 WARN_AT = (0.5, 0.8)
+_LEAST_RATE = 1e-9
 
 
 class BudgetScope(StrEnum):
@@ -63,6 +65,28 @@ class Spending(Model):
         """(tokens a second, dollars a second) now."""
         decay = self._decay(now)
         return self.tokens_per_s * decay, self.cost_usd_per_s * decay
+
+    def reached_in_s(self, cap: Budget, now: datetime) -> float | None:
+        """Seconds until the nearer part of `cap` is used up at this rate; None: never."""
+        tokens_per_s, cost_usd_per_s = self.burn(now)
+        parts = ((cap.max_tokens, self.tokens, tokens_per_s), (cap.max_cost_usd, self.cost_usd, cost_usd_per_s))
+        return min(
+            (
+                max(0.0, most - used) / rate if rate >= _LEAST_RATE else 0.0
+                for most, used, rate in parts
+                if most is not None and (rate >= _LEAST_RATE or used >= most)
+            ),
+            default=None,
+        )
+
+    def figures(self, account: Account, cap: Budget) -> tuple[BudgetFigure, ...]:
+        """One for each part of `cap`."""
+        parts = (("tokens", self.tokens, cap.max_tokens), ("cost_usd", self.cost_usd, cap.max_cost_usd))
+        return tuple(
+            BudgetFigure(scope=account.scope, name=account.name, what=what, used=used, cap=most)
+            for what, used, most in parts
+            if most is not None
+        )
 
     def _decay(self, now: datetime) -> float:
         return math.exp(-max(0.0, (now - self.at).total_seconds()) / BURN_S) if self.at is not None else 0.0

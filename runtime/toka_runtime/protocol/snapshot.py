@@ -14,6 +14,7 @@ from pydantic import Field
 
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalRequest, Grant, GrantScope
+from toka_runtime.protocol.budget import Account, BudgetScope
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.ids import AgentName, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import LimitInForce
@@ -22,7 +23,7 @@ from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.spending import Ledgers, fold_spending
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, TaskState, Verdict
-from toka_runtime.protocol.usage import HostUsage, TokenUsage, Usage
+from toka_runtime.protocol.usage import Budget, HostUsage, TokenUsage, Usage
 
 RECENT_ACTIONS = 20
 
@@ -180,6 +181,17 @@ class FleetState(Model):
     """The last 50."""
     books: Ledgers = Ledgers()
     """What was spent, by whom, and the caps."""
+
+    def cap(self, account: Account) -> Budget:
+        """The cap that holds for an account: its own, as it was set; else that of its spec; else its scope's."""
+        if (found := self.books.caps.get(account.key)) is not None:
+            return found
+        view = self.agents.get(AgentName(account.name.partition("/")[0]))
+        if view is not None and account.scope in (BudgetScope.AGENT, BudgetScope.TASK):
+            declared = view.spec.budget if account.scope is BudgetScope.AGENT else view.spec.task_budget
+            if declared != Budget():
+                return declared
+        return self.books.caps.get(account.scope.value, Budget())
 
 
 _CHARGED = (ev.ModelCallStarted, ev.ModelCallEnded, ev.RuntimeStarted, ev.AgentStateChanged, ev.BudgetSet)

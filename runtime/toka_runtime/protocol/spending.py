@@ -70,8 +70,8 @@ def fold_spending(books: Ledgers, envelope: ev.Envelope) -> Ledgers:
             return books if len(kept) == len(books.spent) else books.model_copy(update={"spent": kept})
         case ev.BudgetSet():
             key = Account(event.scope, event.name).key
-            caps = {name: cap for name, cap in books.caps.items() if name != key}
-            return books.model_copy(update={"caps": caps | ({key: event.budget} if event.budget != Budget() else {})})
+            # "No cap" is kept, too: it wins over the cap of a spec.
+            return books.model_copy(update={"caps": books.caps | {key: event.budget}})
         case _:
             return books
 

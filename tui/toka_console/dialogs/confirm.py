@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.style import Style
-from textual.app import ComposeResult
 from textual.events import Click, Key
 from textual.message import Message
-from textual.screen import ModalScreen
 from textual.strip import Strip
 
+from toka_console.dialogs.base import Dialog, DialogPane, Facts, fact_lines
 from toka_console.format.cells import Row, wrap
-from toka_console.panes.base import Pane
 from toka_console.session import Session
-
-Fact = tuple[str, str]
-"""(label, text)."""
 
 
 @dataclass(frozen=True)
 class Question:
     title: str
-    facts: Callable[[], list[Fact]]
-    """Asked at each paint: a dialog says when what it names has changed meanwhile."""
+    facts: Facts
     accept: str
     """The button's word, e.g. `Kill`."""
     note: str = ""
@@ -40,26 +33,10 @@ class Answered(Message):
         self.accepted = accepted
 
 
-class ConfirmDialog(ModalScreen[bool]):
-    AUTO_FOCUS = ""
-    ALLOW_SELECT = False
-
+class ConfirmDialog(Dialog[bool]):
     def __init__(self, session: Session, question: Question) -> None:
-        super().__init__()
         self.pane = _QuestionPane(session, question)
-
-    def compose(self) -> ComposeResult:
-        yield self.pane
-
-    def paint(self) -> None:
-        self.pane.fit(self.size.width, self.size.height)
-        self.pane.paint()
-
-    def on_mount(self) -> None:
-        self.paint()
-
-    def on_resize(self) -> None:
-        self.paint()
+        super().__init__(self.pane)
 
     def on_key(self, event: Key) -> None:
         event.stop()
@@ -79,7 +56,7 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(message.accepted)
 
 
-class _QuestionPane(Pane):
+class _QuestionPane(DialogPane):
     def __init__(self, session: Session, question: Question) -> None:
         super().__init__(session, id="question", frame="box")
         self.question = question
@@ -94,7 +71,7 @@ class _QuestionPane(Pane):
         return self.palette.bad if self.question.dangerous else self.palette.frame_focused
 
     def fit(self, width: int, height: int) -> None:
-        """Take the size the text needs; one line without a frame where there is no room for more."""
+        # One line without a frame where there is no room for more.
         tiny = height < 9 or width < 40
         self.frame = "none" if tiny else "box"
         wide = width if tiny else min(width - 4, 76)
@@ -104,10 +81,7 @@ class _QuestionPane(Pane):
     def _text(self, width: int) -> list[Strip]:
         palette = self.palette
         lines = [Row(width, palette.base).strip()]
-        for label, text in self.question.facts():
-            for number, piece in enumerate(wrap(text.replace("\n", " ⏎ "), width - 14)):
-                row = Row(width, palette.base).gap(2).add(label if number == 0 else "", palette.muted, 10).gap()
-                lines.append(row.add(piece, palette.strong).strip())
+        lines += fact_lines(self.question.facts(), palette, width)
         if self.question.note:
             lines.append(Row(width, palette.base).strip())
             for piece in wrap(self.question.note, width - 4):

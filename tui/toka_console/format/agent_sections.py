@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.style import Style
 from textual.strip import Strip
 
-from toka_console import selectors
-from toka_console.format import glyphs, meters, units
+from toka_console import approvals, budgets, selectors
+from toka_console.format import budget_text, glyphs, meters, units
 from toka_console.format.cells import Row, clip_left, wrap
-from toka_runtime.protocol.limits import Strength
+from toka_runtime.protocol.limits import Strength, figure_text
 from toka_runtime.protocol.states import LIVE, TaskState, Verdict
 
 if TYPE_CHECKING:
     from toka_console.session import Session
     from toka_console.state import AgentEntry
+    from toka_runtime.protocol.limits import LimitInForce
     from toka_runtime.protocol.protections import Badge, Protections
     from toka_runtime.protocol.snapshot import TaskView
 
 _LABEL = 10
+_LIMIT_LABELS = {"timeout": "time", "descriptors": "open files", "file_size": "file size"}
 
 
 def heading(text: str, session: Session, width: int) -> Strip:
@@ -67,6 +70,15 @@ def identity(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
     branch = view.branch or spec.git_branch
     commits = f"  {units.plural(view.commits, 'commit')}" if view.commits else ""
     lines += fact("branch", branch + commits, session, width)
+    for asked in view.approvals:
+        wanted = f"{asked.request.tool} {asked.request.denials[0].operation.target}"
+        text = f"{wanted}, {approvals.left(asked.countdown, now)} left (6 answers)"
+        lines += fact("asks", text, session, width, palette.warn)
+    for held in view.grants:
+        text = f"{held.grant.text} ({approvals.expiry(held, now)}, used ×{held.uses})"
+        lines += fact("granted", text, session, width, palette.warn)
+    if view.limits_reached:
+        lines += fact("limits", f"reached {units.plural(view.limits_reached, 'time')}", session, width, palette.warn)
     if view.denials:
         lines += fact("denied", f"{units.plural(view.denials, 'denial')} (5 lists them)", session, width, palette.bad)
     return lines
@@ -119,27 +131,73 @@ def _badge_lines(badge: Badge, session: Session, width: int) -> list[Strip]:
 
 
 def gauges(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
-    view, now = entry.view, session.now()
-    limits, budget, usage = view.spec.security.limits, view.spec.budget, view.usage
+    """What it uses of each limit; once a run has begun, with what holds the limit here and how well."""
+    view, now, palette = entry.view, session.now(), session.palette
     lines = [heading("AGAINST LIMITS", session, width)]
-    alive = view.state in LIVE
-    lines.append(_meter("cpu", usage.cpu_fraction, limits.cpu_fraction, units.percent, session, width, alive=alive))
-    lines.append(_meter("memory", usage.memory_bytes, limits.memory_bytes, units.size, session, width, alive=alive))
-    lines.append(
-        _meter("processes", usage.processes, limits.processes, lambda n: str(int(n)), session, width, alive=alive)
-    )
-    ran = ((view.ended_at or now) - view.started_at).total_seconds() if view.started_at else 0.0
-    lines.append(
-        _meter("time", ran, limits.timeout_s, units.duration, session, width, alive=view.started_at is not None)
-    )
-    tokens = view.tokens.total_tokens
-    lines.append(_meter("tokens", tokens, budget.max_tokens, lambda n: units.count(int(n)), session, width))
-    lines.append(_meter("cost", view.cost_usd, budget.max_cost_usd, lambda n: f"${units.money(n)}", session, width))
-    if width >= 40 and alive:
-        palette = session.palette
-        ceiling = limits.cpu_fraction or max(entry.cpu, default=0.0) or 1.0
-        row = Row(width, palette.base).gap().add("", palette.muted, _LABEL).gap()
-        lines.append(row.add(meters.spark(entry.cpu, ceiling, width - _LABEL - 4), palette.info).strip())
+    alive, ran = view.state in LIVE, 0.0
+    if view.started_at is not None:
+        ran = ((view.ended_at or now) - view.started_at).total_seconds()
+    declared, usage = view.spec.security.limits, view.usage
+    used: dict[str, tuple[float, float | None, Callable[[float], str]]] = {
+        "cpu": (usage.cpu_fraction, declared.cpu_fraction, units.percent),
+        "memory": (usage.memory_bytes, declared.memory_bytes, units.size),
+        # A limit on processes counts their threads.
+        "processes": (max(usage.processes, usage.threads), declared.processes, lambda number: str(int(number))),
+        "timeout": (ran, declared.timeout_s, units.duration),
+    }
+    held = {limit.limit.value: limit for limit in view.limits}
+    for name, (value, limit, show) in used.items():
+        known = alive if name != "timeout" else view.started_at is not None
+        most = held[name].figure if name in held else limit
+        lines.append(_meter(_LIMIT_LABELS.get(name, name), value, most, show, session, width, alive=known))
+        if name == "cpu" and width >= 40 and alive:
+            row = Row(width, palette.base).gap().add("", palette.muted, _LABEL).gap()
+            ceiling = most or max(entry.cpu, default=0.0) or 1.0
+            lines.append(row.add(meters.spark(entry.cpu, ceiling, width - _LABEL - 4), palette.info).strip())
+        if name in held:
+            lines += _holding(held[name], session, width)
+    for name, limit in held.items():
+        if name not in used:
+            lines += fact(_LIMIT_LABELS.get(name, name), figure_text(limit.limit, limit.figure), session, width)
+            lines += _holding(limit, session, width)
+    return lines
+
+
+def _holding(limit: LimitInForce, session: Session, width: int) -> list[Strip]:
+    """`● enforced: cgroup v2 memory.max`, and why it is not stronger."""
+    badge = glyphs.STRENGTH[limit.strength.value]
+    by = ": ".join(text for text in (f"{badge.glyph} {badge.word}", limit.mechanism) if text)
+    default = "" if limit.declared else "  (default)"
+    why = f", {limit.reason}" if limit.reason else ""
+    return fact("", f"{by}{why}{default}", session, width, session.palette.role(badge.role))
+
+
+def money(entry: AgentEntry, session: Session, width: int) -> list[Strip]:
+    """What was spent of which budget, how fast, and when the cap is reached."""
+    host = session.known.hosts.get(entry.key.host)
+    if host is None:
+        return []
+    palette, now = session.palette, session.now()
+    lines = [heading("BUDGETS", session, width)]
+    for index, each in enumerate((*budgets.of_agent(host, entry.view), *budgets.of_fleet(host, now))):
+        if index and not each.figures:
+            continue
+        scope, spent, cap = each.account.scope.value, each.spent, each.cap
+        for what, used, most in (
+            ("tokens", spent.tokens, cap.max_tokens),
+            ("cost_usd", spent.cost_usd, cap.max_cost_usd),
+        ):
+            if index and most is None:
+                continue
+            show = partial(budget_text.amount, what)
+            lines.append(_meter(f"{scope} {'$' if what == 'cost_usd' else 'tok'}", used, most, show, session, width))
+        if spent.unpriced_tokens:
+            text = f"unpriced: {spent.unpriced_tokens:,} tokens, of models without a known price"
+            lines += fact("", text, session, width, palette.warn)
+        rate = budget_text.burn(*spent.burn(now))
+        pace = "  ".join(text for text in (rate, budget_text.reached(spent.reached_in_s(cap, now))) if text)
+        if pace:
+            lines += fact("", pace, session, width, palette.muted)
     return lines
 
 

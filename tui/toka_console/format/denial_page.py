@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from textual.strip import Strip
 
@@ -50,13 +51,21 @@ def page(entry: DenialEntry, call: Tool | None, looking: bool, session: Session,
         return [*lines, Row(width, palette.base).gap().add(text, palette.muted).strip()]
     lines += entry_rows(call, width, palette)[:1]
     lines += fact("asked", units.clock_time(call.at), session, width)
-    for name, value in call.arguments.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        lines.append(Row(width, palette.base).gap().add(f"{name}:", palette.muted).strip())
-        for line in text.split("\n"):
-            lines += [Row(width, palette.base).gap(3).add(piece).strip() for piece in wrap(line, width - 5)]
+    lines += arguments(call.arguments, session, width)
     if call.summary:
         lines.append(heading("ANSWER", session, width))
         for line in call.summary.split("\n"):
             lines += [Row(width, palette.base).gap().add(piece).strip() for piece in wrap(line, width - 2)]
+    return lines
+
+
+def arguments(values: Mapping[str, Any], session: Session, width: int) -> list[Strip]:
+    """All arguments of a call, each whole below its name."""
+    palette = session.palette
+    lines: list[Strip] = []
+    for name, value in values.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        lines.append(Row(width, palette.base).gap().add(f"{name}:", palette.muted).strip())
+        for line in text.split("\n"):
+            lines += [Row(width, palette.base).gap(3).add(piece).strip() for piece in wrap(line, width - 5)]
     return lines

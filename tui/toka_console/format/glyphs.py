@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.states import AgentState, TaskState, Verdict
 
 
@@ -27,6 +26,8 @@ AGENT: dict[AgentState, Badge] = {
     AgentState.SKIPPED: Badge("⊘", "SKIPPED", "muted"),
 }
 REJECTED = Badge("✗", "REJECTED", "bad")
+ASKING = Badge("◇", "PENDING approval", "warn")
+"""Its call waits for an operator."""
 LOADED = Badge("·", "LOADED", "muted")
 """Known, and not asked to start."""
 
@@ -57,9 +58,9 @@ OUTCOME: dict[str, Badge] = {
     "unknown": Badge("?", "unknown", "warn"),
 }
 
-STRENGTH: dict[Strength, Badge] = {
-    Strength.ENFORCED: Badge("●", "enforced", "good"),
-    Strength.APPROXIMATE: Badge("◐", "approximate", "warn"),
-    Strength.NONE: Badge("○", "none", "bad"),
+STRENGTH: dict[str, Badge] = {
+    "enforced": Badge("●", "enforced", "good"),
+    "approximate": Badge("◐", "approximate", "warn"),
+    "none": Badge("○", "none", "bad"),
 }
-"""How well something is held."""
+"""How well something is held, by `limits.Strength`, which the first frame does without."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 UNKNOWN = "unknown"
@@ -20,6 +21,14 @@ def duration(seconds: float) -> str:
     if hours < 24:
         return f"{hours}h{minutes:02}"
     return f"{hours // 24}d"
+
+
+def countdown(seconds: float) -> str:
+    """Time that is left, rounded up: `0:09` `4:32` `1:02:03`."""
+    left = math.ceil(max(0.0, seconds))
+    minutes, rest = divmod(left, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def elapsed(seconds: float) -> str:

@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.strip import Strip
 
-from toka_console import selectors
+from toka_console import approvals, selectors
 from toka_console.format.cells import Row, clip, clip_left, width_of
 from toka_console.panes.base import Pane
 from toka_console.session import Session
@@ -41,15 +41,19 @@ class Header(Pane):
         if state is None:
             return self.session.phase
         hosts = state.hosts.values()
-        return self.session.phase, tuple(
-            (id(host.fleet.runtime), id(host.fleet.protections), host.link) for host in hosts
+        asked = approvals.summary(state, self.session.now())
+        return (
+            self.session.phase,
+            asked,
+            tuple((id(host.fleet.runtime), id(host.fleet.protections), host.link) for host in hosts),
         )
 
     def content(self, width: int, height: int) -> list[Strip]:
         palette = self.palette
         right = self._runtime()
         full = sum(width_of(title) + 5 for _, title, _ in self._tabs) + 7
-        short = full > width
+        # What is most important at the right has its room before the titles of other screens.
+        short = full + (width_of(right[-1][0]) if right else 0) > width
         row = Row(width, palette.bar).add(" toka ", palette.bar_strong)
         self._spans = []
         for key, title, screen in self._tabs:
@@ -93,6 +97,8 @@ class Header(Pane):
             )
         if self.session.phase:
             parts.append((self.session.phase, palette.key))
+        if asked := approvals.summary(state, self.session.now()):
+            parts.append((f"◇ {asked}", palette.key))
         return parts
 
     def on_click(self, event: Click) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
-from toka_console import selectors
+from toka_console import approvals, selectors
 from toka_console.format import glyphs, meters, units
 from toka_console.format.cells import Row, clip_left, width_of
 from toka_console.identity import RowKey
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toka_console.filters import Filter
     from toka_console.session import Session
     from toka_console.state import AgentEntry, Pending
+    from toka_runtime.protocol.snapshot import AgentView
 
 SAMPLE_S = 0.15
 HOST = Column("host", "HOST", 6, 12, rank=6)
@@ -102,7 +103,8 @@ class FleetTable(TablePane[RowKey]):
             self._samples(key, entry.samples),
             units.age(view.since, now),
             selectors.running_for(view, now),
-            view.model_call_since and units.age(view.model_call_since, now),
+            selectors.last_action(view, now),
+            view.approvals and approvals.soonest(view.approvals, now),
             pending and (pending.text, units.age(pending.sent_at, now), pending.unknown),
             state.is_up(key.host),
         )
@@ -163,6 +165,8 @@ class FleetTable(TablePane[RowKey]):
             case "action":
                 style = palette.muted if view.state not in LIVE else palette.base
                 text = selectors.last_action(view, now)
+                if width_of(text) > width:
+                    text = selectors.quota_wait(view, now) or text
                 row.add(text, palette.bad if text.startswith("denied: ") else style, width)
             case "cpu":
                 limit = view.spec.security.limits.cpu_fraction
@@ -195,6 +199,9 @@ class FleetTable(TablePane[RowKey]):
             last = state.hosts[view.host].last_event_at
             row.add(f"{badge.word}? last seen {units.age(last, now)}", palette.muted, width)
             return
+        if badge is glyphs.ASKING:
+            self._asking(view, row, width)
+            return
         why = selectors.why(view)
         used = width_of(badge.word)
         row.add(badge.word, palette.role(badge.role), min(width, used))
@@ -206,6 +213,12 @@ class FleetTable(TablePane[RowKey]):
         rest -= width_of(since) + 1
         colour = palette.bad if view.state is AgentState.FAILED or view.survivors else palette.muted
         row.add(f" {why}" if why and rest > 4 else "", colour, rest)
+
+    def _asking(self, view: AgentView, row: Row, width: int) -> None:
+        """`PENDING approval 4:32`; where there is no room the countdown is what stays."""
+        left = approvals.soonest(view.approvals, self.session.now())
+        forms = (f"{glyphs.ASKING.word} {left}", f"approval {left}", f"asks {left}")
+        row.add(next((form for form in forms if width_of(form) <= width), left), self.palette.warn, width)
 
     def _progress(self, entry: AgentEntry, row: Row, width: int) -> None:
         palette, view = self.palette, entry.view

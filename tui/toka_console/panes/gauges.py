@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.strip import Strip
 
 from toka_console.format import glyphs, meters, units
-from toka_console.format.cells import Row
+from toka_console.format.cells import Row, width_of
 from toka_console.panes.base import Pane
 from toka_runtime.protocol.states import AgentState
 
@@ -79,9 +79,36 @@ class GaugesPane(Pane):
         calls = sum(entry.view.model_calls for entry in state.agents.values())
         row.add(f"  {units.plural(calls, 'model call')}", palette.muted)
         lines.append(row.strip())
+        lines += self._caps(host, width)
         if height - len(lines) >= 4:
             lines += self._recent(state, width, height - len(lines))
         return lines[:height]
+
+    def _caps(self, host: HostEntry, width: int) -> list[Strip]:
+        """What is used of the caps of the fleet and of today, and when they are reached."""
+        from toka_console import budgets
+        from toka_console.format import budget_text
+
+        lines: list[Strip] = []
+        now = self.session.now()
+        for each in budgets.of_fleet(host, now):
+            figures = [
+                f"{budget_text.amount(figure.what, figure.used)}/{budget_text.amount(figure.what, figure.cap)}"
+                for figure in each.figures
+            ]
+            if figures:
+                row = (
+                    Row(width, self.palette.base)
+                    .gap()
+                    .add(f"{each.account.scope.value.upper():<6}", self.palette.heading)
+                )
+                row.add("  ".join(figures), self.palette.meter(each.fraction)).gap(2)
+                reached = budget_text.reached(each.spent.reached_in_s(each.cap, now))
+                if width_of(reached) > row.room:
+                    lines.append(row.strip())
+                    row = Row(width, self.palette.base).gap(7)
+                lines.append(row.add(reached, self.palette.muted).strip())
+        return lines
 
     def _recent(self, state: ConsoleState, width: int, height: int) -> list[Strip]:
         """What happened last in the whole fleet, newest at the bottom; tool calls are left to the live output."""
@@ -139,4 +166,10 @@ class GaugesPane(Pane):
                 row.add(f" {name} ", palette.heading).add(filled, palette.meter(fraction))
                 row.add(rest, palette.faint).add(f" {units.percent(fraction)}")
         row.add(f"  {state.tokens_per_s(self.session.now()):.0f} tok/s  {self._spend(state)}", palette.muted)
+        from toka_console import budgets
+
+        for each in budgets.of_fleet(host, self.session.now()):
+            if each.figures:
+                text = f"  {each.account.scope.value} cap {units.percent(each.fraction)}"
+                row.add(text, palette.meter(each.fraction))
         return row.strip()

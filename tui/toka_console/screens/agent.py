@@ -82,6 +82,7 @@ class AgentScreen(ConsoleScreen):
         if entry is None:
             return [Row(width, session.palette.muted).gap().add("no agent is selected").strip()]
         lines = [*sections.identity(entry, session, width), *sections.gauges(entry, session, width)]
+        lines += sections.money(entry, session, width)
         if self._narrow:
             for title, section in (("TASKS", sections.tasks), ("LAST ACTIONS", sections.actions)):
                 lines.append(sections.heading(title, session, width))

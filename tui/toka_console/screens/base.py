@@ -10,6 +10,7 @@ from textual.events import Key, Resize, ScreenResume
 from textual.screen import Screen
 
 from toka_console.actions import ACTIONS, Action
+from toka_console.identity import ApprovalKey, GrantKey
 from toka_console.panes.base import Pane
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
 from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
@@ -17,7 +18,8 @@ from toka_console.panes.group import Group
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
 
-TABS = (("1", "Fleet", "fleet"), ("2", "Agent", "agent"), ("3", "Output", "output"), ("5", "Denials", "denials"))
+TABS = (("1", "Fleet", "fleet"), ("2", "Agent", "agent"), ("3", "Output", "output"), ("5", "Denials", "denials"),
+        ("6", "Approvals", "approvals"))  # fmt: skip
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
 
 
@@ -52,6 +54,14 @@ class ConsoleScreen(Screen[None]):
 
     def arrange_body(self, width: int, height: int) -> None:
         """Set the sizes of the body's panes for a body of this size."""
+
+    def subject(self) -> ApprovalKey | GrantKey | None:
+        """The request or grant that actions are about."""
+        return None
+
+    def is_settled(self) -> bool:
+        """Whether the operator has had the time to see what the subject is."""
+        return True
 
     def main_pane(self) -> Pane:
         """What has the keys at first."""

@@ -15,7 +15,7 @@ from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
 
-_GROUPS = ("Contain", "Destroy", "Start", "Look", "Console", "Move")
+_GROUPS = ("Contain", "Approve", "Destroy", "Start", "Look", "Console", "Move")
 _NOTES = (
     "The screen changes when the runtime's event comes back, never because a key was pressed: until then a command",
     "is shown as pending with its age. A command goes to the run that was under the cursor when the key was pressed.",

@@ -1,0 +1,60 @@
+"""Budgets from the state: which accounts concern an agent or the fleet, and which are close to their cap. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from toka_runtime.protocol.budget import WARN_AT, Account, BudgetFigure, BudgetScope, Spending
+from toka_runtime.protocol.states import LIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from toka_console.state import ConsoleState, HostEntry
+    from toka_runtime.protocol.snapshot import AgentView
+    from toka_runtime.protocol.usage import Budget
+
+
+class Standing(NamedTuple):
+    """One account: what it has spent, and what it may."""
+
+    account: Account
+    spent: Spending
+    cap: Budget
+
+    @property
+    def figures(self) -> tuple[BudgetFigure, ...]:
+        return self.spent.figures(self.account, self.cap)
+
+    @property
+    def fraction(self) -> float:
+        """Of the part of its cap that is used most; 0 without a cap."""
+        return max((figure.fraction for figure in self.figures), default=0.0)
+
+
+def standing(host: HostEntry, account: Account) -> Standing:
+    return Standing(account, host.fleet.books.spent.get(account.key, Spending()), host.fleet.cap(account))
+
+
+def of_agent(host: HostEntry, view: AgentView) -> Iterator[Standing]:
+    """Its own account, then that of its task in work."""
+    yield standing(host, Account(BudgetScope.AGENT, view.name))
+    if view.current_task is not None:
+        yield standing(host, Account(BudgetScope.TASK, f"{view.name}/{view.current_task}"))
+
+
+def of_fleet(host: HostEntry, now: datetime) -> Iterator[Standing]:
+    """The fleet, then today (UTC)."""
+    yield standing(host, Account(BudgetScope.FLEET, ""))
+    yield standing(host, Account(BudgetScope.DAY, now.date().isoformat()))
+
+
+def warnings(state: ConsoleState, now: datetime) -> list[BudgetFigure]:
+    """What is past a warning line, the fullest first. Of agents: those that live."""
+    found = [each for host in state.hosts.values() for each in of_fleet(host, now)]
+    for entry in state.agents.values():
+        if entry.view.state in LIVE:
+            found += of_agent(state.hosts[entry.key.host], entry.view)
+    figures = [figure for each in found for figure in each.figures if figure.fraction >= WARN_AT[0]]
+    return sorted(figures, key=lambda figure: -figure.fraction)
