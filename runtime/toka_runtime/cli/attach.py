@@ -21,6 +21,7 @@ from toka_runtime.protocol.ids import new_command_id
 def add_attach_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--socket", type=Path, metavar="PATH", help="its socket (default: the only one there is)")
+    place.add_argument("--host", metavar="HOST", help="the runtime of another host, over SSH: as you write it for ssh")
     place.add_argument("--state-dir", type=Path, metavar="DIR", help="the runtime with this state folder")
     place.add_argument("--workspace", type=Path, metavar="DIR", help="the runtime that works on this folder")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -43,7 +44,13 @@ def socket_of(args: argparse.Namespace) -> Path:
 @asynccontextmanager
 async def attached(args: argparse.Namespace) -> AsyncGenerator[AttachedClient]:
     """Raises LinkDown, LinkRefused, UsageError."""
-    client = await attach_unix(socket_of(args))
+    if args.host is not None:
+        # Imported where it is needed: it takes as long as all the rest.
+        from toka_runtime.client.ssh import attach_ssh
+
+        client = await attach_ssh(args.host)
+    else:
+        client = await attach_unix(socket_of(args))
     try:
         yield client
     finally:

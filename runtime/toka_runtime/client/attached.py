@@ -13,7 +13,7 @@ from typing import Any
 import toka_runtime
 from toka_runtime.aio import TaskOwner, cancel_and_wait, spawn
 from toka_runtime.client.base import Batch, Link, LinkState, Resync
-from toka_runtime.client.channel import Channel
+from toka_runtime.client.channel import Channel, Sink, StreamSink
 from toka_runtime.client.endpoint import connected, the_runtime
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import LinkDown, LinkRefused, ProtocolError
@@ -23,7 +23,7 @@ from toka_runtime.protocol.ids import CommandId, HostId
 from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.snapshot import FleetState
 
-Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, Sink]]]
 """Opens a channel; the reader's limit is at least `wire.LINE_BYTES`. Raises OSError, LinkRefused for what stays so."""
 RETRY_S, RETRY_MOST_S = 0.25, 15.0
 ANSWER_S = 10.0
@@ -147,8 +147,8 @@ class AttachedClient:
     async def _channel_up(self) -> Channel:
         """A channel past its hello. Raises OSError, TimeoutError, ProtocolError, LinkRefused."""
         async with asyncio.timeout(CONNECT_S):
-            reader, writer = await self._connect()
-            channel = Channel(reader, writer, self._clock)
+            reader, sink = await self._connect()
+            channel = Channel(reader, sink, self._clock)
             try:
                 resume = wire.ResumeFrom(epoch=self._epoch, seq=self._seq) if self._known else None
                 hello = wire.ClientHello(client=f"toka {toka_runtime.__version__}", resume=resume)
@@ -283,8 +283,9 @@ async def attach_unix(socket_path: Path | None = None) -> AttachedClient:
     UsageError when it is not clear which one is meant."""
     path = socket_path or the_runtime()
 
-    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(sock=connected(path), limit=wire.LINE_BYTES)
+    async def connect() -> tuple[asyncio.StreamReader, Sink]:
+        reader, writer = await asyncio.open_unix_connection(sock=connected(path), limit=wire.LINE_BYTES)
+        return reader, StreamSink(writer)
 
     client = AttachedClient(connect, str(path))
     try:

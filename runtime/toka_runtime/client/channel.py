@@ -5,18 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from json import dumps
+from typing import Protocol
 
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProtocolError
 from toka_runtime.protocol import wire
 
 
+class Sink(Protocol):
+    """Where bytes for the other side go."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def is_closing(self) -> bool: ...
+
+    def abort(self) -> None: ...
+
+    async def wait_closed(self) -> None:
+        """Raises OSError."""
+        ...
+
+
+class StreamSink:
+    """A `Sink` of asyncio's own."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.write = writer.write
+        self.is_closing = writer.is_closing
+        self.wait_closed = writer.wait_closed
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+
 class Channel:
     """Frames over one connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: Clock) -> None:
+    def __init__(self, reader: asyncio.StreamReader, sink: Sink, clock: Clock) -> None:
         self._reader = reader
-        self._writer = writer
+        self._sink = sink
         self._clock = clock
         self._joiner = wire.FrameJoiner()
         self.heard_at = clock.monotonic()
@@ -54,16 +82,16 @@ class Channel:
     def put(self, frame: wire.Frame) -> None:
         """Small frames only: what we send is bounded by what people and screens ask for."""
         for line in wire.lines_of(dumps(frame)):
-            self._writer.write(line)
+            self._sink.write(line)
 
     def acknowledge(self, number: int) -> None:
-        if not self._writer.is_closing():
+        if not self._sink.is_closing():
             self.put({"t": "ack", "n": number})
 
     def abort(self) -> None:
-        self._writer.transport.abort()
+        self._sink.abort()
 
     async def aclose(self) -> None:
         self.abort()
         with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+            await self._sink.wait_closed()

@@ -7,116 +7,28 @@ import json
 import os
 import stat
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes.gateway import finish
-from fakes.scene import Scene, scene, spec
-from toka_runtime.aio import cancel_and_wait, spawn
+from fakes.scene import spec
+from fakes.served import Reader, Served, ask, reading, served
+from toka_runtime.aio import spawn
 from toka_runtime.client.attached import AttachedClient, attach_unix
-from toka_runtime.client.base import LinkState, Resync
-from toka_runtime.client.endpoint import SOCKET_NAME, connected, listening
-from toka_runtime.client.local import LocalClient
+from toka_runtime.client.base import LinkState
+from toka_runtime.client.channel import StreamSink
+from toka_runtime.client.endpoint import connected, listening
 from toka_runtime.errors import LinkDown, LinkRefused, StoreLocked
 from toka_runtime.protocol import wire
-from toka_runtime.protocol.commands import CommandRequest, PauseFleet, ReadEvents, StartFleet
-from toka_runtime.protocol.events import CommandHandled, Envelope, Level, Noticed
-from toka_runtime.protocol.ids import CommandId, new_command_id
+from toka_runtime.protocol.commands import PauseFleet, ReadEvents, StartFleet
+from toka_runtime.protocol.events import CommandHandled, Noticed
 from toka_runtime.protocol.roles import Role
-from toka_runtime.protocol.snapshot import FleetState, fold
 from toka_runtime.protocol.states import AgentState
 from toka_runtime.server.daemon import Daemon
 from toka_runtime.supervisor.bus import Bus
-
-
-class Served:
-    def __init__(self, stage: Scene, path: Path) -> None:
-        self.stage = stage
-        self.path = path
-        self.failures: list[BaseException] = []
-        self.client = LocalClient(stage.supervisor)
-        self.daemon = Daemon(self.client, path, lambda _name, error: self.failures.append(error))
-
-    async def notice(self, *texts: str) -> None:
-        for text in texts:
-            await self.stage.supervisor.notice(Level.INFO, "test", text)
-
-    @property
-    def head(self) -> int:
-        return self.stage.supervisor.store.head
-
-
-@asynccontextmanager
-async def served(tmp_path: Path, *specs: str) -> AsyncGenerator[Served]:
-    async with scene(tmp_path, lambda _request: finish(), *(specs or (spec("alpha"),))) as stage:
-        made = Served(stage, tmp_path / "state" / SOCKET_NAME)
-        await made.daemon.open()
-        try:
-            yield made
-        finally:
-            await made.client.aclose("the test is over")
-            await made.daemon.aclose()
-            assert made.failures == []
-
-
-class Reader:
-    """Follows a client's stream as a console does: snapshot, then the fold of what comes."""
-
-    def __init__(self, client: AttachedClient, state: FleetState) -> None:
-        self.state = state
-        self.log: list[Envelope] = []
-        self.resyncs: list[Resync] = []
-        self._client = client
-        self._grew = asyncio.Event()
-        self._task = spawn(self._read(), name="reader")
-
-    async def _read(self) -> None:
-        async with aclosing(self._client.events(self.state.seq)) as batches:
-            async for batch in batches:
-                if isinstance(batch, Resync):
-                    self.resyncs.append(batch)
-                    self.state = batch.state
-                else:
-                    self.log += batch
-                    self.state = fold(self.state, batch)
-                self._grew.set()
-
-    async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                self._grew.clear()
-                await self._grew.wait()
-
-    async def ended(self) -> None:
-        async with asyncio.timeout(30):
-            await asyncio.wait([self._task])
-
-    async def aclose(self) -> None:
-        await cancel_and_wait(self._task)
-
-    @property
-    def durable(self) -> list[int]:
-        return [envelope.seq for envelope in self.log if envelope.durable]
-
-
-@asynccontextmanager
-async def reading(client: AttachedClient, state: FleetState | None = None) -> AsyncGenerator[Reader]:
-    reader = Reader(client, state or await client.snapshot())
-    try:
-        yield reader
-    finally:
-        await reader.aclose()
-        await client.aclose()
-
-
-def ask(command: Any, identity: str = "") -> CommandRequest:
-    return CommandRequest(
-        id=CommandId(identity) if identity else new_command_id("test"), actor="me (test)", command=command
-    )
 
 
 async def test_an_attached_front_end_sees_what_an_embedded_one_sees(tmp_path: Path) -> None:
@@ -335,7 +247,7 @@ async def bridged(made: Served, *words: str, **environment: str) -> AsyncGenerat
     """A client whose channel is the standard input and output of `toka-runtime-bridge`, as SSH has it."""
     running: list[asyncio.subprocess.Process] = []
 
-    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect() -> tuple[asyncio.StreamReader, StreamSink]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -349,7 +261,7 @@ async def bridged(made: Served, *words: str, **environment: str) -> AsyncGenerat
         running.append(process)
         assert process.stdout is not None
         assert process.stdin is not None
-        return process.stdout, process.stdin
+        return process.stdout, StreamSink(process.stdin)
 
     client = AttachedClient(connect, "far")
     try:
