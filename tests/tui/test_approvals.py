@@ -16,6 +16,7 @@ from fakes.console import Console, console
 from toka_console.answering import parse_offer
 from toka_console.dialogs.choose import ChooseDialog
 from toka_console.dialogs.confirm import ConfirmDialog
+from toka_console.panes.table import TablePane
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalOutcome, GrantScope
@@ -383,3 +384,11 @@ async def test_the_bell_rings_once_a_request_if_settings_say_so(bell: bool) -> N
         await made.drained()
         made.app.repaint()
         assert rung == ([True] if bell else [])
+
+
+async def test_only_the_list_that_the_keys_are_about_shows_a_cursor() -> None:
+    async with asking() as made:
+        requests, grants = made.app.current.query(TablePane)
+        assert (requests.marks_cursor, grants.marks_cursor) == (True, False)
+        await made.press("tab", "tab")
+        assert (requests.marks_cursor, grants.marks_cursor) == (False, True)

@@ -101,7 +101,7 @@ def allow(app: ConsoleApp, context: Context, argument: str) -> None:
     choice = Choice(
         title="Allow",
         facts=lambda: _facts(app, asked),
-        options=tuple(f"{_name(each):<9} {each.text}" for each in offers),
+        options=tuple((_name(each), each.text) for each in offers),
     )
 
     def answered(index: int | None) -> None:

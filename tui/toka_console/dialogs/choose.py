@@ -9,19 +9,19 @@ from textual.events import Click, Key
 from textual.message import Message
 from textual.strip import Strip
 
-from toka_console.dialogs.base import Dialog, DialogPane, Facts, fact_lines
+from toka_console.dialogs.base import Dialog, DialogPane, Fact, Facts, fact_lines
 from toka_console.format.cells import Row, wrap
 from toka_console.session import Session
 
-CANCEL = "Cancel"
+CANCEL: Fact = ("Cancel", "")
 
 
 @dataclass(frozen=True)
 class Choice:
     title: str
     facts: Facts
-    options: tuple[str, ...]
-    """The narrowest first. Cancel stands before them."""
+    options: tuple[Fact, ...]
+    """(name, what it means), the narrowest first. Cancel stands before them."""
 
 
 class Chosen(Message):
@@ -90,12 +90,12 @@ class _ChoicePane(DialogPane):
             (None, line) for line in fact_lines(self.choice.facts(), palette, width)
         ]
         lines.append((None, blank))
-        for number, text in enumerate((CANCEL, *self.choice.options)):
+        for number, (name, text) in enumerate((CANCEL, *self.choice.options)):
             here = number == self.marked
             style = (palette.button_danger if number else palette.button_focused) if here else palette.base
-            for index, piece in enumerate(wrap(text, max(8, width - 6))):
-                row = Row(width, palette.base).gap(2)
-                row.add("▸ " if here and index == 0 else "  ", style).add(f"{piece} ", style)
+            for index, piece in enumerate(wrap(text, max(8, width - 16))):
+                row = Row(width, palette.base).gap(2).add("▸ " if here and index == 0 else "  ", style)
+                row.add(name if index == 0 else "", style, 10).add(f"{piece} ", style)
                 lines.append((number, row.strip()))
         return lines
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from toka_runtime.protocol.snapshot import AgentView
 
 SAMPLE_S = 0.15
+ASKING_WIDTH = 21
+"""Of `PENDING approval 4:32`."""
 HOST = Column("host", "HOST", 6, 12, rank=6)
 COLUMNS = (
     Column("agent", "AGENT", 14, 24, rank=0),
@@ -72,7 +74,11 @@ class FleetTable(TablePane[RowKey]):
         state = self.session.state
         if self._longest[0] is not self.order:
             self._longest = (self.order, max((len(key.name) for key in self.order if key.kind == "agent"), default=0))
-        columns = (columns[0]._replace(ideal=max(14, min(36, self._longest[1] + 2))), *columns[1:])
+        agent, shown, *others = columns
+        agent = agent._replace(ideal=max(14, min(36, self._longest[1] + 2)))
+        if state is not None and state.asking:
+            shown = shown._replace(ideal=ASKING_WIDTH)
+        columns = (agent, shown, *others)
         return (HOST, *columns) if state is not None and len(state.hosts) > 1 else columns
 
     def rows(self) -> Sequence[RowKey]:

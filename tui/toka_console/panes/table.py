@@ -38,6 +38,8 @@ class TablePane(Pane, Generic[K], can_focus=True):
         self.top = 0
         self.touched = False
         """The operator has put the cursor somewhere."""
+        self.marks_cursor = True
+        """False: another list of this screen is what the keys are about."""
         self.order: Sequence[K] = ()
         self._index = 0
         self._cache: dict[K, tuple[Hashable, Strip]] = {}
@@ -158,7 +160,7 @@ class TablePane(Pane, Generic[K], can_focus=True):
             row = Row(width, self.palette.base).gap()
             self.cells(key, row, layout)
             known = self._cache[key] = (version, row.strip())
-        return self._selected(known[1], width) if key == self.cursor else known[1]
+        return self._selected(known[1], width) if self.marks_cursor and key == self.cursor else known[1]
 
     def _selected(self, strip: Strip, width: int) -> Strip:
         """The row under the cursor; the same object while the row is the same."""

@@ -80,6 +80,8 @@ class ApprovalsScreen(ConsoleScreen):
             self._list = self.requests
         elif self.focused is self.grants:
             self._list = self.grants
+        for table in (self.requests, self.grants):
+            table.marks_cursor = table is self._list
         subject = self.subject()
         self.session.focus = subject.agent if subject is not None else self.session.focus
         self.detail.title = "Grant" if isinstance(subject, GrantKey) else "Request"
@@ -120,6 +122,10 @@ class ApprovalsScreen(ConsoleScreen):
         if self._lines[0] != made_from:
             self._lines = (made_from, make(agent, shown, self.session, width))
         return self._lines[1]
+
+    def on_descendant_focus(self) -> None:
+        # The other list may be what the keys are about now.
+        self.paint()
 
     def on_moved(self, message: Moved) -> None:
         message.stop()
