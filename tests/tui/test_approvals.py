@@ -392,3 +392,16 @@ async def test_only_the_list_that_the_keys_are_about_shows_a_cursor() -> None:
         assert (requests.marks_cursor, grants.marks_cursor) == (True, False)
         await made.press("tab", "tab")
         assert (requests.marks_cursor, grants.marks_cursor) == (False, True)
+
+
+async def test_a_long_target_hides_neither_what_is_opened_nor_that_something_has_no_room() -> None:
+    async with console((60, 15)) as made:
+        asked.request(made.client, target=f"docs/{'x' * 900}.md")
+        await made.drained()
+        await made.press("6")
+        await read(made)
+        await made.press("a")
+        assert "allow      once" in made.text()
+        assert "opens      write " in made.text()
+        assert "more lines have no room here" in made.text()
+        assert "▸Allow" in made.text()

@@ -63,8 +63,11 @@ def _ask(app: ConsoleApp, asked: Asked, offer: Offer, ttl_s: float | None = None
     narrowest = offer == asked.shown.request.offers[0]
 
     def facts() -> list[Fact]:
-        found = [*_facts(app, asked), ("opens", offer.text)]
-        return found if ttl_s is None else [*found, ("but for", f"{elapsed(ttl_s)} of running time")]
+        # What it opens comes first: a long target must not push it out of a small terminal.
+        found: list[Fact] = [("allow", _name(offer)), ("opens", offer.text)]
+        if ttl_s is not None:
+            found.append(("but for", f"{elapsed(ttl_s)} of running time"))
+        return [*found, *_facts(app, asked)]
 
     def answered(accepted: bool | None) -> None:
         if accepted:

@@ -95,7 +95,13 @@ class _QuestionPane(DialogPane):
             self._buttons, self._button_row = [], 0
             self._add_buttons(row)
             return [row.gap().add(f"{self.question.title} {subject}").strip()]
-        lines = self._text(width)[: max(0, height - 2)]
+        room = max(0, height - 2)
+        lines = self._text(width)
+        if room and len(lines) > room:
+            left_out = (
+                Row(width, self.palette.bad).gap(2).add(f"⋯ {len(lines) - room + 1} more lines have no room here")
+            )
+            lines = [*lines[: room - 1], left_out.strip()]
         lines += [Row(width, self.palette.base).strip()] * (height - 2 - len(lines))
         row = Row(width, self.palette.base)
         self._buttons, self._button_row = [], height - 1
