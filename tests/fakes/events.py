@@ -12,6 +12,7 @@ from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest, Grant, GrantEnd, GrantScope, Offer
 from toka_runtime.protocol.budget import BudgetFigure, BudgetScope
 from toka_runtime.protocol.capability import Denial, Layer, Operation, OperationKind, Rights
+from toka_runtime.protocol.health import Health, HealthLevel, HealthReason
 from toka_runtime.protocol.ids import AgentName, ApprovalId, CallId, CommandId, GrantId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, Strength
 from toka_runtime.protocol.protections import (
@@ -175,6 +176,15 @@ def every_kind() -> list[ev.Event]:
                     mechanism="RLIMIT_DATA",
                     reason="no cgroup",
                 ),
+            )
+        ),
+        ev.HealthChanged(
+            health=Health(
+                level=HealthLevel.STUCK,
+                reason=HealthReason.REPEATED_ACTION,
+                since=START,
+                count=4,
+                evidence=("read_file README.md",),
             )
         ),
         ev.LimitReached(

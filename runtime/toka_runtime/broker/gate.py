@@ -20,7 +20,7 @@ from toka_runtime.broker.grants import LiveGrant, TakenBack
 from toka_runtime.broker.kernel_refusals import kernel_denial
 from toka_runtime.broker.live_text import LiveText
 from toka_runtime.broker.operations import Prepared, prepare
-from toka_runtime.broker.shown import Redact, shown_arguments, shown_operation, shown_text, summary_of, valid
+from toka_runtime.broker.shown import Redact, arguments_digest, shown_arguments, shown_operation, shown_text, summary_of, valid
 from toka_runtime.broker.validation import InvalidArguments
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProcessError
@@ -131,6 +131,7 @@ class Gate:
             turn=turn,
             tool=name,
             arguments=shown_arguments(arguments, self._redact),
+            arguments_digest=arguments_digest(arguments),
             target=shown_text(prepared.target if prepared else "", self._redact, 500),
         )
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -34,6 +36,11 @@ def shown_arguments(arguments: object, redact: Redact) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         return {"": _shown(arguments, redact, 1)}
     return _shown(cast(dict[object, object], arguments), redact, 0)
+
+
+def arguments_digest(arguments: object) -> str:
+    """Short: it tells equal arguments apart from others, and nothing else."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _shown(value: object, redact: Redact, depth: int) -> Any:

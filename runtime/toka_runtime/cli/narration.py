@@ -10,6 +10,7 @@ from toka_runtime.cli.render import Style, clean
 from toka_runtime.cli.summary import summary_lines
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.codec import encode
+from toka_runtime.protocol.health import HealthLevel
 from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import HostProtections, Protections
 from toka_runtime.protocol.snapshot import FleetState, fold
@@ -83,6 +84,9 @@ def describe(envelope: ev.Envelope) -> str:
             return f"process {event.process.pid} ended, SURVIVORS: {list(event.survivors)}"
         case ev.LimitReached() as event:
             return one_line(event.text)
+        case ev.HealthChanged() as event:
+            well = event.health.level is HealthLevel.OK
+            return "gets on again" if well else one_line(event.health.text(envelope.at), 400)
         case ev.WorkspaceReady() as event:
             return f"{event.mode} {event.path} {event.branch}".rstrip()
         case ev.TaskStateChanged() as event:
@@ -115,6 +119,8 @@ def describe(envelope: ev.Envelope) -> str:
             return f"grant {event.grant} revoked by {event.actor}"
         case ev.GrantExpired() as event:
             return f"grant {event.grant} is over ({event.why})"
+        case ev.ModelCallRetried(shared=True) as event:
+            return f"waiting for quota {event.delay_s:.0f} s: {one_line(event.message)}"
         case ev.ModelCallRetried() as event:
             return f"model call again in {event.delay_s:.1f} s: {event.code} {one_line(event.message)}"
         case ev.ModelCallEnded(outcome="error") as event:
@@ -148,6 +154,8 @@ def tone(event: ev.Event) -> str:
             return "yellow"
         case ev.ApprovalRequested() | ev.GrantIssued():
             return "yellow"
+        case ev.HealthChanged():
+            return "green" if event.health.level is HealthLevel.OK else "yellow"
         case ev.OperationDenied() | ev.ModelCallRetried() | ev.LimitReached() | ev.Noticed(level=ev.Level.WARNING):
             return "yellow"
         case _:

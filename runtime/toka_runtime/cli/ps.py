@@ -99,7 +99,7 @@ def _aligned(row: tuple[str, ...], widths: list[int], width: int) -> str:
 
 def _row(view: AgentView) -> tuple[str, ...]:
     time = took(view, datetime.now(UTC))
-    why = " ".join(f"{view.reason} {view.detail} {', '.join(view.blockers)}".split())
+    why = " ".join(f"{_health(view)} {view.reason} {view.detail} {', '.join(view.blockers)}".split())
     return (
         clean(view.name),
         view.state.value,
@@ -115,6 +115,14 @@ def _row(view: AgentView) -> tuple[str, ...]:
         "–" if time is None else clock_text(time.total_seconds()),
         clean(why),
     )
+
+
+def _health(view: AgentView) -> str:
+    """`stalled 3m: model silent`, `waiting for quota 12 s`; "" when there is nothing to say."""
+    now = datetime.now(UTC)
+    if view.quota_at is not None and now < view.quota_at:
+        return f"waiting for quota {(view.quota_at - now).total_seconds():.0f} s"
+    return view.health.text(now) if view.health is not None else ""
 
 
 def as_object(view: AgentView) -> dict[str, Any]:
@@ -140,6 +148,9 @@ def as_object(view: AgentView) -> dict[str, Any]:
         "cost_usd": view.cost_usd,
         "unpriced_calls": view.unpriced_calls,
         "denials": view.denials,
+        "health": view.health.level.value if view.health is not None else "ok",
+        "health_reason": view.health.reason.value if view.health is not None else "",
+        "health_since": view.health.since.isoformat() if view.health is not None else None,
         "workspace": view.workspace_path,
         "branch": view.branch,
     }

@@ -15,6 +15,7 @@ from pydantic import Field
 from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest, Grant, GrantEnd
 from toka_runtime.protocol.budget import BudgetFigure, BudgetScope
 from toka_runtime.protocol.capability import Denial, Rights
+from toka_runtime.protocol.health import Health
 from toka_runtime.protocol.ids import AgentName, ApprovalId, CallId, CommandId, GrantId, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import Culprit, LimitInForce, LimitName, LimitOutcome, figure_text
 from toka_runtime.protocol.model import Model
@@ -192,6 +193,13 @@ class LimitReached(Event):
         return f"{self.limit} limit of {allowed} reached{who}{above}: {self.outcome} by {self.mechanism}{times}"
 
 
+class HealthChanged(Event):
+    """An agent stalls, is stuck, or is well again. What goes on is told again when its count has doubled."""
+
+    kind: Literal["agent.health_changed"] = "agent.health_changed"
+    health: Health
+
+
 class AgentSampled(Event):
     kind: Literal["agent.sampled"] = "agent.sampled"
     delivery: ClassVar[Delivery] = Delivery.LATEST
@@ -300,6 +308,9 @@ class ModelCallEnded(Event):
     code: str = ""
     message: str = ""
     redactions: int = 0
+    answer_digest: str = ""
+    """Of what it said; "" for nothing."""
+    tools_asked: int = 0
 
 
 class BudgetSet(Event):
@@ -361,6 +372,8 @@ class ToolCallStarted(Event):
     tool: str
     arguments: dict[str, Any]
     """As asked, long strings cut for show; the journal has the whole."""
+    arguments_digest: str = ""
+    """Of the whole, so that equal calls can be told from calls that look alike."""
     target: str = ""
 
 
@@ -484,6 +497,7 @@ KnownEvent = Annotated[
     | ProcessEnded
     | LimitsInForce
     | LimitReached
+    | HealthChanged
     | AgentSampled
     | WorkspaceReady
     | WorkCommitted

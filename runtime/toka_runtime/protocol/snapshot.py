@@ -16,6 +16,7 @@ from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalRequest, Grant, GrantScope
 from toka_runtime.protocol.budget import Account, BudgetScope
 from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.health import Health, HealthLevel
 from toka_runtime.protocol.ids import AgentName, HostId, ProcessRef, RunId
 from toka_runtime.protocol.limits import LimitInForce
 from toka_runtime.protocol.model import Model
@@ -137,6 +138,8 @@ class AgentView(Model):
     """What holds the limits of its newest run. Empty before the first."""
     limits_reached: int = 0
     """Breaches told of."""
+    health: Health | None = None
+    """Set while something is wrong with it: it stalls, is stuck, or was given up after too many deaths."""
     approvals: tuple[ApprovalView, ...] = ()
     """What waits for an operator, oldest first. While there is one, the agent is pending approval: RUNNING or PAUSED
     as before, but its call waits and its time limit stands still."""
@@ -322,6 +325,10 @@ def _limit_reached(draft: Draft, envelope: ev.Envelope, event: ev.LimitReached) 
     draft["limits_reached"] += 1
 
 
+def _health_changed(draft: Draft, envelope: ev.Envelope, event: ev.HealthChanged) -> None:
+    draft["health"] = None if event.health.level is HealthLevel.OK else event.health
+
+
 def _model_call_started(draft: Draft, envelope: ev.Envelope, event: ev.ModelCallStarted) -> None:
     _active(draft, envelope.at, "thinking")
     draft["model_call_since"], draft["quota_at"] = envelope.at, None
@@ -445,6 +452,11 @@ def _state_changed(draft: Draft, envelope: ev.Envelope, event: ev.AgentStateChan
         draft["tasks"] = tuple(TaskView(description=task.description) for task in draft["tasks"])
         draft["objectives"] = (Verdict.NONE,) * len(draft["objectives"])
         draft["started_at"] = draft["ended_at"] = draft["process"] = None
+    health: Health | None = draft["health"]
+    if event.after is AgentState.PENDING or (
+        event.after in TERMINAL and health is not None and health.level is not HealthLevel.CRASH_LOOP
+    ):
+        draft["health"] = None
     if event.after is AgentState.STARTING:
         draft["blockers"], draft["started_at"], draft["ended_at"] = (), at, None
     if AgentState.PAUSED in (before, event.after) and before is not event.after:
@@ -495,6 +507,7 @@ _CHANGES: dict[type[ev.Event], Callable[[Draft, ev.Envelope, Any], None]] = {
     ev.ProcessEnded: _process_ended,
     ev.LimitsInForce: _limits_in_force,
     ev.LimitReached: _limit_reached,
+    ev.HealthChanged: _health_changed,
     ev.TaskStateChanged: _task_changed,
     ev.Verified: _verified,
     ev.ModelCallStarted: _model_call_started,

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from toka_runtime.protocol.approval import ApprovalMode
+from toka_runtime.protocol.health import HealthPolicy
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.model import Model
@@ -123,7 +124,11 @@ class Restart(Model):
     policy: RestartPolicy = RestartPolicy.NEVER
     max_restarts: int = 3
     backoff_s: float = 1.0
-    """First delay; doubles each time, jittered."""
+    """Ceiling of the first delay; doubles each time. The delay itself is drawn between nothing and the ceiling."""
+    max_backoff_s: float = 60.0
+    crash_limit: int = 5
+    """Died so often within `crash_window_s`, it is not started again but by an operator."""
+    crash_window_s: float = 600.0
 
 
 class ProseSection(Model):
@@ -172,6 +177,7 @@ class AgentSpec(Model):
     task_budget: Budget = Budget()
     """Of each task of a run."""
     restart: Restart = Restart()
+    health: HealthPolicy = HealthPolicy()
     grants: tuple[ScopedGrant, ...] = ()
     extensions: dict[str, Any] = Field(default_factory=dict)
     """Every top-level section that is not ours, unchanged (JSON-compatible values)."""

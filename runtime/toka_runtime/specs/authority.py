@@ -5,6 +5,7 @@ Fails closed: a value that cannot be read is an error, and a misspelt key in the
 
 from __future__ import annotations
 
+from toka_runtime.protocol.health import HealthPolicy, OnStuck
 from toka_runtime.protocol.spec import Restart, RestartPolicy, SandboxMode, ScopedGrant, Security
 from toka_runtime.protocol.usage import Budget, ResourceLimits
 from toka_runtime.specs import fields, units
@@ -145,5 +146,23 @@ def read_restart(reader: Reader, node: Node | None) -> Restart:
     restart = Restart(policy=reader.as_choice(section.get("policy"), "restart.policy", RestartPolicy.NEVER))
     limit = reader.as_count(section.get("max_restarts"), "restart.max_restarts", minimum=0)
     backoff = reader.as_quantity(section.get("backoff"), "restart.backoff", units.parse_duration)
-    given = {"max_restarts": limit, "backoff_s": backoff}
+    given = {
+        "max_restarts": limit,
+        "backoff_s": backoff,
+        "max_backoff_s": reader.as_quantity(section.get("max_backoff"), "restart.max_backoff", units.parse_duration),
+        "crash_limit": reader.as_count(section.get("crash_limit"), "restart.crash_limit"),
+        "crash_window_s": reader.as_quantity(section.get("crash_window"), "restart.crash_window", units.parse_duration),
+    }
     return restart.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def read_health(reader: Reader, node: Node | None) -> HealthPolicy:
+    section = reader.section(node, "health", fields.HEALTH, strict=True)
+    if section is None:
+        return HealthPolicy()
+    policy = HealthPolicy(on_stuck=reader.as_choice(section.get("on_stuck"), "health.on_stuck", OnStuck.WARN))
+    given = {
+        "stall_after_s": reader.as_quantity(section.get("stall_after"), "health.stall_after", units.parse_duration),
+        "repeats": reader.as_count(section.get("repeats"), "health.repeats", minimum=2),
+    }
+    return policy.model_copy(update={key: value for key, value in given.items() if value is not None})

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from toka_runtime.protocol.approval import ApprovalMode
+from toka_runtime.protocol.health import OnStuck
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.spec import DependencyCondition, Priority, ReportFrequency, RestartPolicy
 from toka_runtime.specs.reading import MAX_DESCRIPTION, MAX_NAME, Field, Fields
@@ -183,7 +184,24 @@ BUDGET: Fields = {
 RESTART: Fields = {
     "policy": Field(choice(RestartPolicy, "Whether a failed run is started again. Default: never.")),
     "max_restarts": Field({"type": "integer", "minimum": 0, "description": "Default: 3."}),
-    "backoff": Field(quantity("First delay; doubles each time. Default: 1s.", "1s", "500ms")),
+    "backoff": Field(quantity("Ceiling of the first, random delay; doubles each time. Default: 1s.", "1s", "500ms")),
+    "max_backoff": Field(quantity("The ceiling grows no higher. Default: 1m.", "1m", "30s")),
+    "crash_limit": Field(
+        {
+            "type": "integer",
+            "minimum": 1,
+            "description": "So many deaths within crash_window: it stays down. Default: 5.",
+        }
+    ),
+    "crash_window": Field(quantity("Default: 10m.", "10m", "1h")),
+}
+
+HEALTH: Fields = {
+    "stall_after": Field(quantity("So long without a sign of progress is a stall. Default: 3m.", "3m", "90s")),
+    "repeats": Field(
+        {"type": "integer", "minimum": 2, "description": "So often the same step and result: stuck. Default: 4."}
+    ),
+    "on_stuck": Field(choice(OnStuck, "When it goes on so after it was told. Default: warn.")),
 }
 
 ROOT: Fields = {
@@ -202,6 +220,7 @@ ROOT: Fields = {
     "model": Field(text("Model for this agent. Default: the runtime's setting.")),
     "budget": Field(ref("budget")),
     "restart": Field(ref("restart")),
+    "health": Field(optional(ref("health"), "What is watched while it runs.")),
     "grants": Field(ref("grants")),
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.spec import AgentSpec, Priority, Security
 from toka_runtime.specs import fields, tree
-from toka_runtime.specs.authority import read_budget, read_grants, read_restart, read_security
+from toka_runtime.specs.authority import read_budget, read_grants, read_health, read_restart, read_security
 from toka_runtime.specs.findings import Findings, quoted
 from toka_runtime.specs.prose import read_prose, read_reporting
 from toka_runtime.specs.reading import MAX_DESCRIPTION, MAX_NAME, Reader, Section, fold_key
@@ -121,6 +121,7 @@ def _assemble(reader: Reader, top: Section, identity: Identity, stem: str, defau
         budget=budget,
         task_budget=task_budget,
         restart=read_restart(reader, top.get("restart")),
+        health=read_health(reader, top.get("health")),
         grants=grants,
         extensions=reader.unknown,
     )

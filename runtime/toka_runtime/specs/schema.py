@@ -61,6 +61,7 @@ def agent_spec_schema() -> Schema:
                     _section(fields.RESTART, required=("policy",), closed=True),
                 ],
             },
+            "health": _section(fields.HEALTH, closed=True),
             "prose": {
                 "description": "Prose for the agent's prompt: titled lists, one list, or one text.",
                 "type": ["object", "array", "string", "null"],

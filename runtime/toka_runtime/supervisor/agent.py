@@ -29,6 +29,7 @@ from toka_runtime.protocol.events import (
     AgentStateChanged,
     BudgetExhausted,
     Event,
+    HealthChanged,
     Level,
     Noticed,
     ProcessEnded,
@@ -36,17 +37,24 @@ from toka_runtime.protocol.events import (
     ProtectionsInForce,
     WorkspaceReady,
 )
+from toka_runtime.protocol.health import Health, HealthLevel, HealthReason, OnStuck
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.spec import AgentSpec, RestartPolicy, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
 from toka_runtime.sandbox.in_force import protections_in_force
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
+from toka_runtime.supervisor.crash_loop import CRASHES, Breaker, death_text, restart_delay_s
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
+from toka_runtime.supervisor.health import HealthReactions
 from toka_runtime.supervisor.limits_watch import Reactions, ends_run
 from toka_runtime.supervisor.run import RunOutcome, perform
 from toka_runtime.supervisor.services import RunVoice, Services
 from toka_runtime.supervisor.session import WorkerDied
+
+_JITTER = random.Random()  # noqa: S311 - spreads waits, guards nothing
+_FINAL = frozenset({StopReason.STORE_FAILED, StopReason.CRASH_LOOP})
+"""Failures that starting again by itself would not mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,7 @@ class Agent:
         self._services = services
         self._life: asyncio.Task[None] | None = None
         self._ending: _Ending | None = None
+        self._breaker = Breaker(spec.restart)
         self._settled = asyncio.Event()
         self._settled.set()
 
@@ -114,6 +123,7 @@ class Agent:
         self._settled.clear()
         if self.state in TERMINAL:
             self.attempt = 0
+            self._breaker.close()
             await self._change(AgentState.PENDING, detail="asked to start again")
 
     def start(self) -> None:
@@ -201,10 +211,17 @@ class Agent:
 
     async def _limit_reached(self, reason: StopReason, detail: str) -> None:
         """It cannot stay within that limit: it ends or pauses, as its spec says."""
+        await self._break_off(reason, detail, pause=self.spec.security.on_limit is OnLimit.PAUSE)
+
+    async def _stuck(self, policy: OnStuck, detail: str) -> None:
+        """It goes round in circles, also after it was told so."""
+        await self._break_off(StopReason.STUCK, detail, pause=policy is OnStuck.PAUSE)
+
+    async def _break_off(self, reason: StopReason, detail: str, *, pause: bool) -> None:
         process = self.process
         if process is None or self._ending is not None:
             return
-        if self.spec.security.on_limit is OnLimit.PAUSE:
+        if pause:
             # Not running any more, or ending by itself: then there is nothing to pause.
             with suppress(CommandRefused, ProcessError):
                 await self.pause(reason, detail)
@@ -238,9 +255,9 @@ class Agent:
     async def _again(self, ending: _Ending) -> bool:
         restart = self.spec.restart
         wanted = restart.policy is RestartPolicy.ON_FAILURE and ending.state is AgentState.FAILED
-        if not wanted or ending.reason is StopReason.STORE_FAILED or self.attempt > restart.max_restarts:
+        if not wanted or ending.reason in (StopReason.STORE_FAILED, StopReason.CRASH_LOOP) or self.attempt > restart.max_restarts:
             return False
-        delay = restart.backoff_s * 2 ** (self.attempt - 1) * (0.5 + random.random() / 2)  # noqa: S311  # jitter
+        delay = restart_delay_s(restart, self.attempt, _JITTER)
         try:
             self.holding = f"restart {self.attempt} of {restart.max_restarts} in {delay:.1f} s"
             await self._change(AgentState.PENDING, ending.reason, self.holding)
@@ -261,6 +278,7 @@ class Agent:
         self.verified = False
         self.gate.open()
         voice = RunVoice(self._services, self.name, self.run)
+        self._services.health.begin(self.name, self.run, self.spec.health, HealthReactions(self._record, self._stuck))
         ending = _Ending(AgentState.FAILED, StopReason.INTERNAL, "the run ended without a result")
         try:
             outcome = await within(
@@ -382,6 +400,7 @@ class Agent:
                 ending = _Ending(ending.state, ends_run(reached) or ending.reason, f"{reached.text}; {ending.detail}")
         if self._ending is not None:
             ending = self._ending
+        code: int | None = None
         if process is not None:
             proof = await process.kill()
             if not proof.confirmed:
@@ -390,11 +409,32 @@ class Agent:
                 )
             code = await process.wait() if proof.confirmed else None
             await self._record(ProcessEnded(process=process.process, exit_code=code, survivors=proof.survivors))
+        ending = await self._counted(ending, code)
         if self._ending is not None:
             ending = self._ending
         self.gate.open()
         await self._change(ending.state, ending.reason, ending.detail)
         return ending
+
+    async def _counted(self, ending: _Ending, exit_code: int | None) -> _Ending:
+        """With so many deaths so close to each other it stays down until an operator starts it."""
+        clock = self._services.clock
+        last_words = self._services.health.end(self.run) if self.run is not None else ""
+        if ending.reason not in CRASHES:
+            return ending
+        self._breaker.died(clock.monotonic(), death_text(exit_code, last_words, ending.detail))
+        if not self._breaker.open:
+            return ending
+        seen = self._breaker.seen
+        health = Health(
+            level=HealthLevel.CRASH_LOOP,
+            reason=HealthReason.DEATHS,
+            since=clock.now(),
+            count=len(seen),
+            evidence=seen,
+        )
+        await self._record(HealthChanged(health=health))
+        return _Ending(AgentState.FAILED, StopReason.CRASH_LOOP, health.text(clock.now()))
 
     # -- the one writer -------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import count
@@ -211,7 +212,7 @@ class ModelCalls:
             async for event in events:
                 match event:
                     case Delta(kind="tool_input"):
-                        pass
+                        self._services.health.beat(self._voice.run)
                     case Delta():
                         output.append(
                             self._voice.agent,
@@ -278,6 +279,8 @@ class ModelCalls:
                 code=error.code if error else "",
                 message=error.message if error else "",
                 redactions=finished.redactions if finished else 0,
+                answer_digest=_said(finished) if finished else "",
+                tools_asked=sum(block["type"] == "tool_use" for block in finished.content) if finished else 0,
             )
         )
         for figure in warnings:
@@ -295,3 +298,9 @@ class ModelCalls:
                 return usage, await self._services.gateway.quote(admitted.request.model, usage)
         except (ModelError, TimeoutError):
             return usage, None
+
+
+def _said(turn: Finished) -> str:
+    """A short digest of the turn's text; "" when it has none."""
+    text = "".join(str(block["text"]) for block in turn.content if block["type"] == "text").strip()
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16] if text else ""

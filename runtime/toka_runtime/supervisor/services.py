@@ -18,6 +18,7 @@ from toka_runtime.sandbox.plan import Launcher
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
 from toka_runtime.supervisor.budgets import Budgets
+from toka_runtime.supervisor.health import HealthMonitor
 from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
 from toka_runtime.supervisor.output import OutputMerger
@@ -38,6 +39,7 @@ class Services:
     redactor: Redactor
     catalogue: Catalogue
     guard: LimitGuard
+    health: HealthMonitor
     host: asyncio.Future[HostProtections | None]
     """What this host offers; not done while it is being tried, None where that failed."""
     on_failure: OnFailure

@@ -87,7 +87,7 @@ class WorkerSession:
                 case "model":
                     await self._channel.send(await self._calls.serve(frame))
                 case "tool":
-                    await self._channel.send(await self._tool(frame))
+                    await self._channel.send(self._nudged(await self._tool(frame)))
                 case "note":
                     await self._note(frame)
                 case "task.done" if frame.get("task") == task:
@@ -139,6 +139,11 @@ class WorkerSession:
             "is_error": reply.is_error,
             "finish": reply.finish is not None,
         }
+
+    def _nudged(self, result: Frame) -> Frame:
+        """With what the agent is to be told about how it gets on, if anything."""
+        nudge = self._voice.services.health.nudge(self._voice.run)
+        return result | {"content": f"{result['content']}\n\n{nudge}"} if nudge else result
 
     async def _note(self, frame: Frame) -> None:
         level = Level(frame["level"]) if frame.get("level") in set(Level) else Level.INFO

@@ -25,6 +25,7 @@ from toka_runtime.protocol.events import (
     AgentSampled,
     AgentStateChanged,
     BudgetSet,
+    Envelope,
     Event,
     HostProbed,
     HostSampled,
@@ -54,6 +55,7 @@ from toka_runtime.store.transcripts import Transcripts
 from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.budgets import Budgets
 from toka_runtime.supervisor.bus import Bus
+from toka_runtime.supervisor.health import HealthMonitor
 from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
 from toka_runtime.supervisor.output import OutputMerger
@@ -133,13 +135,14 @@ class Supervisor:
             redactor=redactor,
             catalogue=catalogue,
             guard=LimitGuard(enforcer, clock, redact=redactor.text, on_failure=defect),
+            health=HealthMonitor(clock, bus.snapshot, defect),
             host=asyncio.get_running_loop().create_future(),
             on_failure=defect,
             wake=wake.set,
         )
         supervisor = cls(options, services, store, bus)
         supervisor._wake = wake
-        store.on_commit = bus.publish
+        store.on_commit = supervisor._committed
         store.on_failure = supervisor._store_failed
         store.on_recovery = supervisor._store_recovered
         await supervisor._begin()
@@ -165,6 +168,7 @@ class Supervisor:
                 await self.record(BudgetSet(scope=account.scope, name=account.name, budget=cap, actor="option"))
         self._tasks.spawn(self._probe_host(), name="probe")
         self.services.guard.start()
+        self.services.health.start()
         self._tasks.spawn(self._schedule_forever(), name="scheduler")
         self._tasks.spawn(self._sample_forever(), name="sampler")
 
@@ -344,6 +348,10 @@ class Supervisor:
         except StoreError:
             self.store.post(event, agent=name, run=run)
 
+    def _committed(self, envelopes: list[Envelope]) -> None:
+        self.bus.publish(envelopes)
+        self.services.health.observe(envelopes)
+
     def _store_failed(self, error: StoreError) -> None:
         hint = "free some space; agents stop at their next side effect until the store can be written"
         self.store.sample(Noticed(level=Level.ERROR, code=error.code, message=error.message, hint=error.hint or hint))
@@ -385,6 +393,7 @@ class Supervisor:
                     await close()
                 except TokaError as error:
                     errors.append(error)
+            await self.services.health.aclose()
             await self.services.guard.aclose()
             self.services.output.close()
             for error in errors:
