@@ -67,16 +67,16 @@ def accounts(state: FleetState, now: datetime) -> list[dict[str, Any]]:
     """Each account that has spent something or has a cap, with the figures. `reached_in_s`: when the nearer cap is
     reached if it goes on like this, None when it is not."""
     books = state.books
-    budgets = {Account(BudgetScope.AGENT, view.name).key: view.spec.budget for view in state.agents.values()}
+    keys = set(books.caps) | set(books.spent)
     for view in state.agents.values():
-        for index in range(len(view.tasks)):
-            budgets[Account(BudgetScope.TASK, f"{view.name}/{index}").key] = view.spec.task_budget
+        keys.add(Account(BudgetScope.AGENT, view.name).key)
+        keys.update(Account(BudgetScope.TASK, f"{view.name}/{index}").key for index in range(len(view.tasks)))
     found: list[dict[str, Any]] = []
-    known = {key for key, cap in (budgets | books.caps).items() if cap != Budget()}
-    for key in sorted(known | books.spent.keys()):
-        cap = books.caps.get(key) or budgets.get(key) or books.caps.get(key.partition(":")[0]) or Budget()
-        spent = books.spent.get(key, Spending())
-        tokens_per_s, cost_per_s = spent.burn(now)
+    for key in sorted(keys):
+        account = _account(key)
+        cap, spent = state.cap(account), books.spent.get(key, Spending())
+        if cap == Budget() and key not in books.spent:
+            continue
         found.append(
             {
                 "account": key,
@@ -85,21 +85,11 @@ def accounts(state: FleetState, now: datetime) -> list[dict[str, Any]]:
                 "cost_usd": spent.cost_usd,
                 "max_cost_usd": cap.max_cost_usd,
                 "unpriced_tokens": spent.unpriced_tokens,
-                "tokens_per_min": tokens_per_s * 60,
-                "reached_in_s": min(
-                    _in(cap.max_tokens, spent.tokens, tokens_per_s), _in(cap.max_cost_usd, spent.cost_usd, cost_per_s)
-                ),
+                "tokens_per_min": spent.burn(now)[0] * 60,
+                "reached_in_s": spent.reached_in_s(cap, now),
             }
         )
-        if found[-1]["reached_in_s"] == float("inf"):
-            found[-1]["reached_in_s"] = None
     return found
-
-
-def _in(cap: float | None, used: float, per_s: float) -> float:
-    if cap is None or per_s < 1e-9:
-        return float("inf")
-    return max(0.0, cap - used) / per_s
 
 
 def _show(state: FleetState, *, as_json: bool) -> None:
