@@ -20,7 +20,15 @@ from toka_runtime.broker.grants import LiveGrant, TakenBack
 from toka_runtime.broker.kernel_refusals import kernel_denial
 from toka_runtime.broker.live_text import LiveText
 from toka_runtime.broker.operations import Prepared, prepare
-from toka_runtime.broker.shown import Redact, arguments_digest, shown_arguments, shown_operation, shown_text, summary_of, valid
+from toka_runtime.broker.shown import (
+    Redact,
+    arguments_digest,
+    shown_arguments,
+    shown_operation,
+    shown_text,
+    summary_of,
+    valid,
+)
 from toka_runtime.broker.validation import InvalidArguments
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProcessError
