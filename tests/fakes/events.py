@@ -141,6 +141,7 @@ def every_kind() -> list[ev.Event]:
         ev.RuntimeStarted(
             epoch="e1", version="0.1", pid=7, workspace="/w", provider="rehearsal", provider_note="no model"
         ),
+        ev.ServiceStarted(service="gateway", process=process),
         ev.RuntimeStopped(reason="asked"),
         ev.Noticed(level=ev.Level.WARNING, code="store.full", message="line one\nline two", hint="free some"),
         ev.HostSampled(

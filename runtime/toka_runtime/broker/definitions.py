@@ -145,3 +145,5 @@ TOOLS: dict[str, dict[str, Any]] = {
     )
 }
 FINISH = "finish"
+WITHOUT_EFFECT = frozenset({"list_files", "read_file", "search_text", FINISH})
+"""Tools that may be called twice without harm."""

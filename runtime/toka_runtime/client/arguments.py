@@ -54,6 +54,17 @@ def add_local_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prices", type=Path, metavar="FILE", help="TOML with prices of your own models, dollars a million tokens"
     )
+    parser.add_argument(
+        "--no-resume",
+        action="store_true",
+        help="close the runs that a killed runtime left in the state folder; default: they go on where they were",
+    )
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="let resumed agents go on, too, when nobody knows whether their last write, command or request was done; "
+        "default: they wait until an operator resumes or kills them",
+    )
     add_catalogue_argument(parser)
 
 
@@ -101,6 +112,8 @@ def local_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
         "budget": parsed.budget,
         "day_budget": parsed.day_budget,
         "prices": parsed.prices,
+        "resume": not parsed.no_resume,
+        "go_on_unknown": parsed.go_on,
         "workspace": parsed.workspace,
         "provider": parsed.provider,
         "base_url": parsed.base_url,

@@ -55,6 +55,10 @@ class LocalOptions:
     budget: dict[str, Any] | None = None
     """Of the fleet: keyword arguments of `Budget`; None: as it was set before."""
     day_budget: dict[str, Any] | None = None
+    resume: bool = True
+    """Go on with the runs that a killed runtime left in this state folder."""
+    go_on_unknown: bool = False
+    """Also after calls of which nobody knows whether they were done."""
     prices: Path | None = None
     record: str = ""
     base_url: str = ""
@@ -145,6 +149,8 @@ async def open_local(options: LocalOptions, report: LoadReport | None = None) ->
             fleet_budget=None if options.budget is None else Budget(**options.budget),
             day_budget=None if options.day_budget is None else Budget(**options.day_budget),
             loop=options.loop,
+            resume=options.resume,
+            go_on_unknown=options.go_on_unknown,
         )
     )
     try:

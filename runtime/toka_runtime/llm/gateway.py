@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,13 +54,22 @@ class _Meter:
 class Gateway:
     """One for a runtime; any number of calls at once."""
 
-    def __init__(self, settings: GatewaySettings, clock: Clock, *, environ: Mapping[str, str] | None = None) -> None:
-        """`environ`: where the credential is looked for; the process' own by default."""
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        clock: Clock,
+        *,
+        environ: Mapping[str, str] | None = None,
+        on_start: Callable[[int], None] | None = None,
+    ) -> None:
+        """`environ`: where the credential is looked for; the process' own by default. `on_start` is told the pid of
+        each process."""
         # The process works in `/`.
         files = {name: str(Path(path).absolute()) for name in _FILES if (path := getattr(settings, name))}
         self._settings = settings.model_copy(update=files)
         self._clock = clock
         self._environ = dict(os.environ if environ is None else environ)
+        self._on_start = on_start
         self._link: GatewayLink | None = None
         self._starting = asyncio.Lock()
         self._not_before = 0.0
@@ -168,6 +177,8 @@ class Gateway:
         # Known before it is ready, so that `aclose` can end it while it starts.
         self._link = link = GatewayLink(self._settings, self._environ)
         await link.open()
+        if self._on_start is not None:
+            self._on_start(link.pid)
         return link
 
     async def _death(self, link: GatewayLink, meter: _Meter) -> ModelError:

@@ -53,6 +53,16 @@ class RuntimeStarted(Event):
     provider_note: str = ""
     """Shown as a banner when not empty, e.g. that no model is used."""
     state_dir: str = ""
+    boot_id: str = ""
+    """Of the kernel: pids and start times of another boot name nobody of today."""
+
+
+class ServiceStarted(Event):
+    """A process of the runtime's own, so that the next runtime finds it when this one is killed."""
+
+    kind: Literal["runtime.service_started"] = "runtime.service_started"
+    service: Literal["fork server", "gateway"]
+    process: ProcessRef
 
 
 class RuntimeStopped(Event):
@@ -98,6 +108,8 @@ class SpecLoaded(Event):
     rights: Rights
     conditions: tuple[str, ...] = ()
     """Conditional task groups that are switched on."""
+    kept: bool = False
+    """The runtime before was killed, and the agent is where that left it."""
 
 
 class ProblemView(Model):
@@ -129,6 +141,10 @@ class AgentStateChanged(Event):
     detail: str = ""
     """A sentence for people; for PAUSED how the stop was confirmed, for SKIPPED which dependency failed."""
     attempt: int = 1
+    resumes: RunId | None = None
+    """With PENDING: the next run goes on where this one was cut off; what it has done stays done."""
+    held: bool = False
+    """With `resumes`: the next run waits until an operator resumes it."""
 
 
 class AgentBlocked(Event):
@@ -243,6 +259,8 @@ class TaskStateChanged(Event):
     attempt: int = 1
     detail: str = ""
     """The agent's summary when done, the error when failed."""
+    evidence: tuple[str, ...] = ()
+    """When done: the agent's, as far as its later tasks are told of it."""
 
 
 class Verified(Event):
@@ -485,6 +503,7 @@ class UnknownEvent(Event):
 KnownEvent = Annotated[
     RuntimeStarted
     | RuntimeStopped
+    | ServiceStarted
     | Noticed
     | HostSampled
     | HostProbed

@@ -35,6 +35,7 @@ class TaskView(Model):
     verdict: Verdict = Verdict.NONE
     attempt: int = 0
     detail: str = ""
+    evidence: tuple[str, ...] = ()
     since: datetime | None = None
     started_at: datetime | None = None
 
@@ -103,6 +104,10 @@ class AgentView(Model):
     since: datetime
     run: RunId | None = None
     attempt: int = 0
+    resumes: RunId | None = None
+    """The run that was cut off and that its newest run goes on with."""
+    held: bool = False
+    """An operator has to resume it before that run goes on."""
     requested: bool = False
     """It was asked to start (it waits or ran); False: only loaded."""
     blockers: tuple[str, ...] = ()
@@ -270,7 +275,7 @@ def _settled(view: AgentView, draft: Draft) -> AgentView:
 
 
 def _loaded(before: AgentView | None, envelope: ev.Envelope, event: ev.SpecLoaded) -> AgentView:
-    if before is not None and before.state in LIVE:
+    if before is not None and (before.state in LIVE or event.kept):
         return before.model_copy(update={"spec": event.spec, "rights": event.rights})
     tasks = event.spec.enabled_tasks(frozenset(event.conditions))
     return AgentView(
@@ -447,7 +452,11 @@ def _state_changed(draft: Draft, envelope: ev.Envelope, event: ev.AgentStateChan
     draft["since"], draft["attempt"], draft["requested"] = at, event.attempt, True
     if envelope.run is not None:
         draft["run"] = envelope.run
-    if event.after is AgentState.PENDING and before in TERMINAL | LIVE:
+    if event.after is AgentState.PENDING:
+        draft["resumes"], draft["held"] = event.resumes, event.held
+    elif before is AgentState.PAUSED:
+        draft["held"] = False
+    if event.after is AgentState.PENDING and before in TERMINAL | LIVE and event.resumes is None:
         # A new run: what the last one did stays in the log.
         draft["tasks"] = tuple(TaskView(description=task.description) for task in draft["tasks"])
         draft["objectives"] = (Verdict.NONE,) * len(draft["objectives"])
@@ -464,9 +473,9 @@ def _state_changed(draft: Draft, envelope: ev.Envelope, event: ev.AgentStateChan
     if event.after in TERMINAL or event.after is AgentState.PENDING:
         # Both end with their run, also with one that a crash ended.
         draft["approvals"] = draft["grants"] = ()
+        draft["model_call_since"] = draft["quota_at"] = None
     if event.after in TERMINAL:
         draft["ended_at"], draft["blockers"] = at, ()
-        draft["model_call_since"] = draft["quota_at"] = None
 
 
 def _task_changed(draft: Draft, envelope: ev.Envelope, event: ev.TaskStateChanged) -> None:
@@ -483,6 +492,7 @@ def _task_changed(draft: Draft, envelope: ev.Envelope, event: ev.TaskStateChange
             "verdict": event.verdict,
             "attempt": event.attempt,
             "detail": event.detail,
+            "evidence": event.evidence,
             "since": envelope.at,
             "started_at": started,
         }

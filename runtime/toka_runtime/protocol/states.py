@@ -44,6 +44,8 @@ class StopReason(StrEnum):
     STORE_FAILED = "store_failed"
     SHUTDOWN = "shutdown"
     HOST_LOST = "host_lost"
+    UNKNOWN_OUTCOME = "unknown_outcome"
+    """It waits for an operator: nobody knows whether a call with an effect was done."""
     INTERNAL = "internal"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import toka_runtime
 from toka_runtime.aio import see_through
 from toka_runtime.clock import Clock, SystemClock
-from toka_runtime.errors import ProcessError, SandboxUnavailable
+from toka_runtime.errors import ForkServerLost, ProcessError, SandboxUnavailable
 from toka_runtime.limits import defaults
 from toka_runtime.limits.enforcer import Enforcer, Held
 from toka_runtime.protocol.limits import LimitName, OnLimit
@@ -51,11 +51,13 @@ class ForkServer:
         import_paths: Sequence[str] = (),
         confine: bool = False,
         enforcer: Enforcer | None = None,
+        on_start: Callable[[int], None] | None = None,
     ) -> None:
         """`on_stderr` gets what workers write to their error output. `worker_main` and `tool_function`
         (`module:function`, found in `import_paths`) replace what runs in the children. `enforcer` makes the
-        agents' control groups (None: there are none)."""
+        agents' control groups (None: there are none). `on_start` is told the pid of each fork server."""
         self._on_stderr = on_stderr
+        self._on_start = on_start
         self._clock = clock or SystemClock()
         self._worker_main, self._tool_function = worker_main, tool_function
         self._import_paths = tuple(import_paths)
@@ -188,6 +190,8 @@ class ForkServer:
             if self._zygote is not None:
                 await self._zygote.aclose()
             self._zygote = await ZygoteProcess.start(self._worker_main, self._tool_function, self._import_paths)
+            if self._on_start is not None:
+                self._on_start(self._zygote.pid)
             return self._zygote
 
 
@@ -285,7 +289,7 @@ class ZygoteProcess:
                 raise
             await asyncio.wait([process_end(self._pidfd)], timeout=1.0)
             code = self._process.poll()
-            raise ProcessError(
+            raise ForkServerLost(
                 f"{error.message}: it ended with {code}{self._last_words()}", hint="the next start makes a new one"
             ) from None
         pid = int(answer["pid"])

@@ -20,6 +20,8 @@ T = TypeVar("T")
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Of one message, result or tool call as JSON. What goes in is capped well below by whoever makes it."""
 
+_KEY_CHARS = 300
+
 Message = dict[str, Any]
 
 
@@ -32,6 +34,16 @@ class Journal(Protocol):
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T: ...
 
     async def query(self, work: Callable[[sqlite3.Connection], T]) -> T: ...
+
+
+def call_key(task: int, attempt: int, turn: int, call: CallId) -> CallId:
+    """Name of a tool call in its run's journal: a model's own ids are unique in one conversation only."""
+    return CallId(f"{task}.{attempt}.{turn}:{call}"[:_KEY_CHARS])
+
+
+def call_of(key: CallId) -> CallId:
+    """The model's own id (see `call_key`)."""
+    return CallId(key.partition(":")[2])
 
 
 @dataclass(frozen=True, slots=True)

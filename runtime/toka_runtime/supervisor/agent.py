@@ -13,6 +13,7 @@ from toka_runtime.broker.approvals import ApprovalDesk
 from toka_runtime.errors import (
     BudgetReached,
     CommandRefused,
+    ForkServerLost,
     LimitUnenforceable,
     ModelError,
     ProcessError,
@@ -40,6 +41,7 @@ from toka_runtime.protocol.events import (
 from toka_runtime.protocol.health import Health, HealthLevel, HealthReason, OnStuck
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
 from toka_runtime.protocol.limits import OnLimit
+from toka_runtime.protocol.snapshot import AgentView
 from toka_runtime.protocol.spec import AgentSpec, RestartPolicy, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
 from toka_runtime.sandbox.in_force import protections_in_force
@@ -47,8 +49,9 @@ from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.supervisor.crash_loop import CRASHES, Breaker, death_text, restart_delay_s
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
 from toka_runtime.supervisor.health import HealthReactions
+from toka_runtime.supervisor.journal import FRESH, Beginning, beginning
 from toka_runtime.supervisor.limits_watch import Reactions, ends_run
-from toka_runtime.supervisor.run import RunOutcome, perform
+from toka_runtime.supervisor.run import RunOutcome, all_verified, perform
 from toka_runtime.supervisor.services import RunVoice, Services
 from toka_runtime.supervisor.session import WorkerDied
 
@@ -62,6 +65,29 @@ class _Ending:
     state: AgentState
     reason: StopReason
     detail: str
+
+
+_AT_WORK = frozenset({AgentState.RUNNING, AgentState.PAUSED})
+MOST_LOSSES = 3
+"""How often a run may be cut off in a row, without a task done between, before it has failed."""
+
+
+@dataclass(slots=True)
+class Losses:
+    """Runs whose processes were taken away."""
+
+    total: int = 0
+    _row: int = 0
+    _tasks_done: int = 0
+
+    def bearable(self, tasks_done: int) -> bool:
+        """Count one more. False: too many in a row."""
+        if tasks_done > self._tasks_done:
+            self._row = 0
+        if self._row >= MOST_LOSSES:
+            return False
+        self._row, self._tasks_done, self.total = self._row + 1, tasks_done, self.total + 1
+        return True
 
 
 class Agent:
@@ -92,6 +118,11 @@ class Agent:
         self._services = services
         self._life: asyncio.Task[None] | None = None
         self._ending: _Ending | None = None
+        self._goes_on = False
+        """The next run goes on where the newest one was cut off."""
+        self._held: asyncio.Event | None = None
+        """Set by `resume`, while a run that goes on waits for an operator's word."""
+        self._losses = Losses()
         self._breaker = Breaker(spec.restart)
         self._settled = asyncio.Event()
         self._settled.set()
@@ -122,9 +153,28 @@ class Agent:
         self.requested = True
         self._settled.clear()
         if self.state in TERMINAL:
-            self.attempt = 0
+            self.attempt, self._losses = 0, Losses()
             self._breaker.close()
             await self._change(AgentState.PENDING, detail="asked to start again")
+
+    async def take_up(self, left: AgentView) -> None:
+        """Be where a runtime that was killed left this agent. Call before anything else. Raises StoreError."""
+        self.requested = True
+        self.state, self.reason, self.detail = left.state, left.reason, left.detail
+        self.run, self.attempt = left.run, left.attempt
+        if left.state in TERMINAL:
+            proven = all_verified((task.verdict for task in left.tasks), left.objectives)
+            self.verified = left.state is AgentState.COMPLETED and proven
+            return
+        self._settled.clear()
+        self._goes_on = left.resumes is not None or left.state in LIVE
+        if left.state is AgentState.PENDING:
+            # Without a reason it waits for its first run, not for a restart.
+            self.attempt = left.attempt if left.resumes is not None or left.reason is not StopReason.NONE else 0
+            return
+        held = left.held or self._paused_by_operator
+        detail = "the runtime that ran it died; it goes on where it was"
+        await self._change(AgentState.PENDING, StopReason.HOST_LOST, detail, resumes=left.run, held=held)
 
     def start(self) -> None:
         """Begin a run. Only for a requested PENDING agent."""
@@ -160,6 +210,9 @@ class Agent:
         return proof
 
     async def resume(self) -> StopProof:
+        if self._held is not None:
+            self._held.set()
+            return StopProof(confirmed=True, mechanism="word of an operator", processes=0, duration_ms=0.0)
         if self.state is not AgentState.PAUSED or self.process is None:
             raise CommandRefused(f"agent {self.name} is {self.state}, not paused")
         if self.reason is StopReason.BUDGET:
@@ -202,6 +255,9 @@ class Agent:
                 )
         self._life.cancel()
         await asyncio.wait([self._life])
+        if self.state not in TERMINAL:
+            # Between two runs of one life.
+            await self._change(ending.state, ending.reason, ending.detail)
         return proof
 
     # -- what its limits do -----------------------------------------------------------------------------------------
@@ -231,6 +287,24 @@ class Agent:
         if self._ending is ending and self.process is process and self._life is not None:
             self._life.cancel()
 
+    async def _until_told(self, begin: Beginning, *, held: bool) -> None:
+        """Paused, softly, until an operator has looked at what was cut off: nothing is frozen, clocks stand still."""
+        unknown = begin.cut_off.unknown if begin.cut_off is not None else ()
+        if unknown and not self._services.options.go_on_unknown:
+            reason, why = StopReason.UNKNOWN_OUTCOME, f"nobody knows whether this was done: {'; '.join(unknown)}"
+        elif held:
+            reason, why = StopReason.OPERATOR, "it was paused when the runtime died"
+        else:
+            return
+        self._held = asyncio.Event()
+        try:
+            with self.gate.hold():
+                await self._change(AgentState.PAUSED, reason, f"{why}; look, then resume or kill it")
+                await self._held.wait()
+                await self._change(AgentState.RUNNING, detail="resumed")
+        finally:
+            self._held = None
+
     @asynccontextmanager
     async def _out_of_budget(self, shortage: BudgetReached) -> AsyncGenerator[None]:
         """Paused, softly, while no cap leaves room for the next model call: nothing is frozen, clocks stand still."""
@@ -247,7 +321,9 @@ class Agent:
             while True:
                 self._ending = None
                 ending = await self._one_run()
-                if not await self._again(ending):
+                if ending.state is AgentState.PENDING:
+                    self._goes_on = True
+                elif not await self._again(ending):
                     return
         finally:
             self._settle()
@@ -255,11 +331,11 @@ class Agent:
     async def _again(self, ending: _Ending) -> bool:
         restart = self.spec.restart
         wanted = restart.policy is RestartPolicy.ON_FAILURE and ending.state is AgentState.FAILED
-        if not wanted or ending.reason in (StopReason.STORE_FAILED, StopReason.CRASH_LOOP) or self.attempt > restart.max_restarts:
+        if not wanted or ending.reason in _FINAL or self._failures > restart.max_restarts:
             return False
-        delay = restart_delay_s(restart, self.attempt, _JITTER)
+        delay = restart_delay_s(restart, self._failures, _JITTER)
         try:
-            self.holding = f"restart {self.attempt} of {restart.max_restarts} in {delay:.1f} s"
+            self.holding = f"restart {self._failures} of {restart.max_restarts} in {delay:.1f} s"
             await self._change(AgentState.PENDING, ending.reason, self.holding)
             await self._services.clock.sleep(delay)
             self.holding = ""
@@ -290,6 +366,8 @@ class Agent:
             ending = _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
         except DeadlineExceeded as error:
             ending = _Ending(AgentState.FAILED, StopReason.TIMEOUT, f"its time limit of {error} is over")
+        except ProcessError as error:
+            ending = self._cut_off(error)
         except TokaError as error:
             ending = _Ending(AgentState.FAILED, _reason(error), f"{error.code}: {error}")
         except Exception as error:  # noqa: BLE001  # a defect in one run must not take the fleet down; it is reported whole
@@ -299,7 +377,30 @@ class Agent:
             ending = await see_through(self._clean_up(ending), name=f"clean up {self.name}")
         return ending
 
+    @property
+    def _paused_by_operator(self) -> bool:
+        """Or by a limit: it does not go on without an operator's word."""
+        return self.state is AgentState.PAUSED and self.reason is not StopReason.BUDGET
+
+    @property
+    def _failures(self) -> int:
+        """Runs of this life that failed; those that were cut off went on."""
+        return self.attempt - self._losses.total
+
+    def _cut_off(self, error: ProcessError) -> _Ending:
+        """A run whose processes were taken away goes on from its journal, unless that happens again and again."""
+        detail = f"{error.code}: {error}"
+        taken = isinstance(error, ForkServerLost) or (self.process is not None and self.state in _AT_WORK)
+        if taken and self._losses.bearable(self._services.state().agents[self.name].tasks_done):
+            return _Ending(AgentState.PENDING, _reason(error), f"{detail}; it goes on where it was")
+        return _Ending(AgentState.FAILED, _reason(error), detail)
+
     async def _start_and_perform(self, voice: RunVoice) -> RunOutcome:
+        begin, held = FRESH, False
+        if self._goes_on:
+            view = self._services.state().agents[self.name]
+            begin, held = await beginning(view, self._services.transcripts), view.held
+        self._goes_on = False
         await self._change(AgentState.STARTING)
         workspace = await self._services.workspaces.prepare(self.spec, voice.run)
         await voice.emit(
@@ -337,6 +438,7 @@ class Agent:
         async def ready(desk: ApprovalDesk | None) -> None:
             self.approvals = desk
             await self._change(AgentState.RUNNING)
+            await self._until_told(begin, held=held)
 
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         telling = spawn(self._tell_protections(unconfined, over), name=f"protections of {self.name}")
@@ -351,6 +453,7 @@ class Agent:
                 asks=self.asks,
                 on_ready=ready,
                 on_budget=self._out_of_budget,
+                begin=begin,
             )
         finally:
             over.set_result(None)
@@ -396,8 +499,10 @@ class Agent:
         watch, self._watch = self._watch, None
         if watch is not None:
             reached = await self._services.guard.finish(watch, self._reactions)
-            if reached is not None and ending.state is AgentState.FAILED:
-                ending = _Ending(ending.state, ends_run(reached) or ending.reason, f"{reached.text}; {ending.detail}")
+            if reached is not None and ending.state in (AgentState.FAILED, AgentState.PENDING):
+                ending = _Ending(
+                    AgentState.FAILED, ends_run(reached) or ending.reason, f"{reached.text}; {ending.detail}"
+                )
         if self._ending is not None:
             ending = self._ending
         code: int | None = None
@@ -413,7 +518,14 @@ class Agent:
         if self._ending is not None:
             ending = self._ending
         self.gate.open()
-        await self._change(ending.state, ending.reason, ending.detail)
+        cut_off = ending.state is AgentState.PENDING
+        await self._change(
+            ending.state,
+            ending.reason,
+            ending.detail,
+            resumes=self.run if cut_off else None,
+            held=cut_off and self._paused_by_operator,
+        )
         return ending
 
     async def _counted(self, ending: _Ending, exit_code: int | None) -> _Ending:
@@ -438,12 +550,26 @@ class Agent:
 
     # -- the one writer -------------------------------------------------------------------------------------------
 
-    async def _change(self, after: AgentState, reason: StopReason = StopReason.NONE, detail: str = "") -> None:
+    async def _change(
+        self,
+        after: AgentState,
+        reason: StopReason = StopReason.NONE,
+        detail: str = "",
+        *,
+        resumes: RunId | None = None,
+        held: bool = False,
+    ) -> None:
         before = self.state
         check_transition(before, after)
         self.state, self.reason, self.detail = after, reason, detail
         event = AgentStateChanged(
-            before=before, after=after, reason=reason, detail=detail, attempt=max(1, self.attempt)
+            before=before,
+            after=after,
+            reason=reason,
+            detail=detail,
+            attempt=max(1, self.attempt),
+            resumes=resumes,
+            held=held,
         )
         await self._record(event)
         self._services.wake()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from itertools import count
 from typing import Any, Literal
 
 from toka_runtime.aio import see_through
-from toka_runtime.errors import BudgetReached, ModelError, ProtocolError
+from toka_runtime.errors import BudgetReached, GatewayLost, ModelError, ProtocolError
 from toka_runtime.llm.base import CallContext, Delta, Finished, ModelRequest, Retrying
 from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.events import (
@@ -33,6 +33,8 @@ Frame = dict[str, Any]
 
 OnBudget = Callable[[BudgetReached], AbstractAsyncContextManager[None]]
 _QUOTE_S = 2.0
+_LOST_GATEWAYS = 3
+"""So many may be lost under one turn before its task attempt fails."""
 _STREAM = {"text": Stream.MODEL, "thinking": Stream.THINKING}
 
 
@@ -68,22 +70,25 @@ class ModelCalls:
         """(messages, tokens): what the provider counted of the conversation, answers included."""
         self._numbers = count(1)
         self._messages: list[dict[str, Any]] = []
-        self._attempt = 1
+        self.attempt = 1
+        """Of the task in work."""
 
-    def begin(self, attempt: int, history: list[dict[str, Any]]) -> None:
-        """A task attempt starts, with the conversation as the worker gets it."""
-        self._attempt = attempt
+    async def begin(self, task: int, attempt: int, history: list[dict[str, Any]]) -> None:
+        """A task attempt starts, with the conversation as the worker gets it. Raises StoreError."""
+        self.attempt = attempt
         self._messages = list(history)
         self._counted = (0, 0)
+        if history:
+            # It is this run's from here on: whoever goes on with it need not look further back.
+            await self._services.transcripts.record(self._voice.run, task, attempt, 0, history)
 
     async def serve(self, frame: Frame) -> Frame:
         """Carry out one `model` frame and return the worker's `model.result`. Raises ProtocolError for a frame that
         does not fit the conversation, StoreError when nothing can be recorded any more."""
         task, turn = int(frame["task"]), int(frame["turn"])
         await self._extend(task, frame)
-        call = CallId(f"m{next(self._numbers)}")
         try:
-            finished = await self._carry_out(await self._admit(self._request(call, task, turn)))
+            finished = await self._answered(task, turn)
         except ModelError as error:
             return {"t": "model.result", "id": frame["id"], "ok": False, "code": error.code, "message": error.message}
         return {
@@ -94,6 +99,17 @@ class ModelCalls:
             "stop_reason": finished.stop_reason,
             "usage": finished.usage.model_dump(),
         }
+
+    async def _answered(self, task: int, turn: int) -> Finished:
+        """Asked again, as a call of its own, when the gateway's process was lost under it. Raises ModelError."""
+        for _ in range(_LOST_GATEWAYS):
+            with suppress(GatewayLost):
+                return await self._call(task, turn)
+        return await self._call(task, turn)
+
+    async def _call(self, task: int, turn: int) -> Finished:
+        call = CallId(f"m{next(self._numbers)}")
+        return await self._carry_out(await self._admit(self._request(call, task, turn)))
 
     # -- what it may cost ---------------------------------------------------------------------------------------------
 
@@ -143,7 +159,7 @@ class ModelCalls:
             finished = await self._stream(admitted)
             answer = {"role": "assistant", "content": list(finished.content)}
             record = self._services.transcripts.record
-            await record(self._voice.run, context.task, self._attempt, len(self._messages), [answer])
+            await record(self._voice.run, context.task, self.attempt, len(self._messages), [answer])
         except asyncio.CancelledError:
             await see_through(self._ended(admitted, began, "cancelled"), name=f"end of {context.call}")
             raise
@@ -180,7 +196,7 @@ class ModelCalls:
         if base < self._counted[0]:
             self._counted = (0, 0)
         self._messages[base:] = append
-        await self._services.transcripts.record(self._voice.run, task, self._attempt, base, append)
+        await self._services.transcripts.record(self._voice.run, task, self.attempt, base, append)
 
     def _request(self, call: CallId, task: int, turn: int) -> ModelRequest:
         options = self._services.options
@@ -192,7 +208,7 @@ class ModelCalls:
                 task=task,
                 task_total=len(self._descriptions),
                 task_description=self._descriptions[task] if 0 <= task < len(self._descriptions) else "",
-                attempt=self._attempt,
+                attempt=self.attempt,
                 turn=turn,
                 priority=self._spec.priority,
                 rights=self._rights,

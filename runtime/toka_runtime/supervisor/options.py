@@ -56,6 +56,10 @@ class RuntimeOptions(Model):
     day_budget: Budget | None = None
     """Of a day in UTC."""
     loop: LoopLimits = LoopLimits()
+    resume: bool = True
+    """Runs that a killed runtime left go on; False: they have failed, and the fleet starts afresh."""
+    go_on_unknown: bool = False
+    """Also agents of which nobody knows whether their last call with an effect was done: they are told, nobody asks."""
     sample_interval_s: float = 0.5
 
     @property

@@ -18,6 +18,8 @@ LINES = 60
 """Lines of one list; more are counted."""
 BLOCK = 24_000
 """Characters of one system block, and of a task prompt."""
+EVIDENCE, EVIDENCE_CHARS = 8, 300
+"""So many facts, and so much of each, are told of an earlier task."""
 _SUMMARY = 1_500
 _FAILURE = 3_000
 
@@ -182,7 +184,7 @@ def _results(earlier: Sequence[TaskResult], room: int) -> str:
     for result in reversed(earlier):
         lines = [f"{result.index + 1}. {one_line(result.description, 200)}: {result.verdict or 'not done'}"]
         lines += [f"   {line}" for line in cut(result.summary, _SUMMARY).splitlines()]
-        lines += [f"   - {one_line(item, 300)}" for item in result.evidence[:8]]
+        lines += [f"   - {one_line(item, EVIDENCE_CHARS)}" for item in result.evidence[:EVIDENCE]]
         text = "\n".join(lines)
         room -= len(text) + 1
         if room < 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -20,8 +20,9 @@ from toka_runtime.protocol.states import StopReason, TaskState, Verdict
 from toka_runtime.sandbox.plan import AgentProcess
 from toka_runtime.sandbox.toolchains import tool_environment
 from toka_runtime.supervisor.deadline import FreezableClock, PauseGate, within
+from toka_runtime.supervisor.journal import FRESH, Beginning
 from toka_runtime.supervisor.model_calls import ModelCalls, OnBudget
-from toka_runtime.supervisor.prompt import TaskResult, system_prompt
+from toka_runtime.supervisor.prompt import system_prompt
 from toka_runtime.supervisor.services import RunVoice
 from toka_runtime.supervisor.session import WorkerDied, WorkerSession
 from toka_runtime.supervisor.tasks import TaskEnd, TaskScene, prove, run_task
@@ -48,8 +49,9 @@ async def perform(
     asks: bool,
     on_ready: Callable[[ApprovalDesk | None], Awaitable[None]],
     on_budget: OnBudget,
+    begin: Beginning = FRESH,
 ) -> RunOutcome:
-    """`asks`: what lies beyond the rights is put before an operator.
+    """`asks`: what lies beyond the rights is put before an operator. `begin`: what an earlier run has done already.
 
     Raises what ends a run at once: WorkerDied, StoreError, ProtocolError, DeadlineExceeded, cancellation."""
     services = voice.services
@@ -116,8 +118,8 @@ async def perform(
         await within(hello, options.loop.ready_timeout_s, pause_gate, services.clock)
         await on_ready(desk)
         scene = TaskScene(voice, spec, session, process, pause_gate, tasks, root, environment)
-        ends = await _tasks(scene, desk)
-        verdicts = await _objectives(scene) if all(end.ok for end in ends) else ()
+        ends = await _tasks(scene, desk, begin)
+        verdicts = await _objectives(scene, begin.objectives) if all(end.ok for end in ends) else ()
         outcome = _outcome(ends, verdicts)
         await session.goodbye()
     return outcome
@@ -150,17 +152,17 @@ def _way_out(process: AgentProcess) -> dict[str, str]:
     return proxy_environment(process.listener)
 
 
-async def _tasks(scene: TaskScene, desk: ApprovalDesk | None) -> list[TaskEnd]:
-    ends: list[TaskEnd] = []
-    results: list[TaskResult] = []
-    for index in range(len(scene.tasks)):
+async def _tasks(scene: TaskScene, desk: ApprovalDesk | None, begin: Beginning) -> list[TaskEnd]:
+    results = list(begin.results)
+    ends = [TaskEnd(result, ok=True) for result in results]
+    for index in range(len(results), len(scene.tasks)):
         if ends and not ends[-1].ok:
             detail = f"task {len(ends)} failed"
             await scene.voice.emit(
                 TaskStateChanged(task=index, total=len(scene.tasks), after=TaskState.SKIPPED, detail=detail)
             )
             continue
-        end = await run_task(scene, index, results)
+        end = await run_task(scene, index, results, begin.cut_off if index == len(begin.results) else None)
         if desk is not None:
             await desk.end_task(index)
         ends.append(end)
@@ -171,11 +173,15 @@ async def _tasks(scene: TaskScene, desk: ApprovalDesk | None) -> list[TaskEnd]:
     return ends
 
 
-async def _objectives(scene: TaskScene) -> tuple[Verdict, ...]:
-    """Run the verify commands of the objectives; objectives without one stay claims."""
+async def _objectives(scene: TaskScene, known: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Run the verify commands of the objectives; objectives without one stay claims. `known`: verdicts of the run that
+    this one goes on with."""
     verdicts: list[Verdict] = []
     for index, objective in enumerate(scene.spec.objectives):
         if objective.verify is None:
+            continue
+        if index < len(known) and known[index] is not Verdict.NONE:
+            verdicts.append(known[index])
             continue
         subject, call = f"objective {index + 1}", CallId(f"o{index + 1}")
         verified = await prove(scene, objective.verify, subject=subject, objective=index, call=call)
@@ -194,11 +200,17 @@ def _outcome(ends: list[TaskEnd], objectives: tuple[Verdict, ...]) -> RunOutcome
     if Verdict.FAILED in objectives:
         return RunOutcome(False, StopReason.TASK_FAILED, "an objective's verify command failed")
     verdicts = [end.result.verdict for end in ends]
-    checked = [verdict for verdict in verdicts if verdict is not Verdict.CLAIMED] + list(objectives)
-    verified = bool(checked) and all(verdict is Verdict.VERIFIED for verdict in checked)
     counts = ", ".join(
         f"{verdicts.count(verdict)} {verdict}"
         for verdict in (Verdict.VERIFIED, Verdict.CLAIMED, Verdict.INCONCLUSIVE)
         if verdict in verdicts
     )
-    return RunOutcome(True, StopReason.NONE, f"tasks: {counts}" if counts else "no task", verified)
+    detail = f"tasks: {counts}" if counts else "no task"
+    return RunOutcome(True, StopReason.NONE, detail, all_verified(verdicts, objectives))
+
+
+def all_verified(tasks: Iterable[Verdict], objectives: Iterable[Verdict]) -> bool:
+    """At least one check was declared, and all that were have passed."""
+    checked = {verdict for verdict in tasks if verdict is not Verdict.CLAIMED}
+    checked |= {verdict for verdict in objectives if verdict is not Verdict.NONE}
+    return checked == {Verdict.VERIFIED}

@@ -14,6 +14,7 @@ from toka_runtime.policy.catalogue import Catalogue
 from toka_runtime.protocol.events import Event
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.protections import HostProtections
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.sandbox.plan import Launcher
 from toka_runtime.store.events import EventStore
 from toka_runtime.store.transcripts import Transcripts
@@ -42,6 +43,8 @@ class Services:
     health: HealthMonitor
     host: asyncio.Future[HostProtections | None]
     """What this host offers; not done while it is being tried, None where that failed."""
+    state: Callable[[], FleetState]
+    """As of the newest event in the log."""
     on_failure: OnFailure
     """Told of a task of ours that failed: always a defect."""
     wake: Callable[[], None]

@@ -8,10 +8,12 @@ from typing import Any
 
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.broker.gate import Gate
+from toka_runtime.broker.shown import valid
 from toka_runtime.errors import ProcessError, ProtocolError
 from toka_runtime.protocol.events import Level, Noticed
 from toka_runtime.protocol.ids import CallId
 from toka_runtime.sandbox.plan import AgentProcess
+from toka_runtime.store.transcripts import call_key
 from toka_runtime.supervisor.model_calls import Frame, ModelCalls
 from toka_runtime.supervisor.options import LoopLimits
 from toka_runtime.supervisor.services import RunVoice
@@ -44,6 +46,7 @@ class WorkerSession:
         self._channel = process.channel
         self._gate = gate
         self._calls = calls
+        self._begun: set[CallId] = set()
 
     async def hello(
         self, *, system: tuple[str, ...], tools: tuple[dict[str, Any], ...], model: str, limits: LoopLimits
@@ -66,7 +69,7 @@ class WorkerSession:
 
     async def attempt(self, task: int, attempt: int, prompt: str, history: list[Frame]) -> AttemptResult:
         """Run one attempt to its end. Cancelling this leaves the worker waiting: call `cancel` then."""
-        self._calls.begin(attempt, history)
+        await self._calls.begin(task, attempt, history)
         await self._channel.send({"t": "task", "task": task, "attempt": attempt, "prompt": prompt, "history": history})
         serving = spawn(self._serve(task), name=f"serve {self._voice.agent}")
         exiting = spawn(self._process.wait(), name=f"worker of {self._voice.agent}")
@@ -125,20 +128,19 @@ class WorkerSession:
         if not isinstance(call, dict):
             raise ProtocolError("a tool frame without a call")
         asked: Frame = call  # pyright: ignore[reportUnknownVariableType]  # keys are checked by the gate
-        reply = await self._gate.call(
-            str(asked.get("name", "")),
-            asked.get("input"),
-            call=CallId(str(asked.get("id", ""))),
-            task=int(frame["task"]),
-            turn=int(frame["turn"]),
-        )
-        return {
-            "t": "tool.result",
-            "id": frame["id"],
-            "content": reply.content,
-            "is_error": reply.is_error,
-            "finish": reply.finish is not None,
-        }
+        name, identity = str(asked.get("name", "")), CallId(valid(str(asked.get("id", ""))))
+        task, turn, attempt = int(frame["task"]), int(frame["turn"]), self._calls.attempt
+        key = call_key(task, attempt, turn, identity)
+        if key in self._begun:
+            raise ProtocolError(f"the worker asked twice for call {identity[:100]}; it is not repeated")
+        self._begun.add(key)
+        run, journal = self._voice.run, self._voice.services.transcripts
+        # Its arguments are in the conversation already.
+        await journal.tool_begun(run, key, task=task, attempt=attempt, tool=valid(name[:200]), arguments={})
+        reply = await self._gate.call(name, asked.get("input"), call=identity, task=task, turn=turn)
+        answer = {"content": reply.content, "is_error": reply.is_error, "finish": reply.finish is not None}
+        await journal.tool_ended(run, key, "error" if reply.is_error else "ok", answer)
+        return {"t": "tool.result", "id": frame["id"], **answer}
 
     def _nudged(self, result: Frame) -> Frame:
         """With what the agent is to be told about how it gets on, if anything."""

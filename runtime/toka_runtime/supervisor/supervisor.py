@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import toka_runtime
 from toka_runtime.aio import TaskOwner, see_through
@@ -23,7 +25,6 @@ from toka_runtime.protocol.budget import Account, BudgetScope
 from toka_runtime.protocol.events import (
     AgentBlocked,
     AgentSampled,
-    AgentStateChanged,
     BudgetSet,
     Envelope,
     Event,
@@ -35,6 +36,7 @@ from toka_runtime.protocol.events import (
     ReportWritten,
     RuntimeStarted,
     RuntimeStopped,
+    ServiceStarted,
     SpecLoaded,
     SpecRejected,
     Stream,
@@ -42,7 +44,7 @@ from toka_runtime.protocol.events import (
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.spec import Dependency, SandboxMode
-from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason
+from toka_runtime.protocol.states import TERMINAL, AgentState, StopReason
 from toka_runtime.protocol.usage import Budget, Usage
 from toka_runtime.sandbox.launcher import ForkServer
 from toka_runtime.sandbox.plan import SandboxPlan
@@ -56,9 +58,11 @@ from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.budgets import Budgets
 from toka_runtime.supervisor.bus import Bus
 from toka_runtime.supervisor.health import HealthMonitor
+from toka_runtime.supervisor.leftovers import boot_id, reference
 from toka_runtime.supervisor.limits_watch import LimitGuard
 from toka_runtime.supervisor.options import RuntimeOptions
 from toka_runtime.supervisor.output import OutputMerger
+from toka_runtime.supervisor.recovery import Recovery
 from toka_runtime.supervisor.reports import Reporter
 from toka_runtime.supervisor.scheduler import Candidate, schedule
 from toka_runtime.supervisor.services import Services
@@ -82,7 +86,9 @@ class Supervisor:
         self._tasks = TaskOwner(services.on_failure)
         self._wake = asyncio.Event()
         self._host_meter = HostMeter()
+        self._loaded = False
         self._closing = False
+        self._recovery = Recovery(store, services.transcripts, options, bus.snapshot())
         self.began_at_seq = 0
         """Sequence number of this runtime's `runtime.started`: where its own tale begins."""
 
@@ -117,16 +123,26 @@ class Supervisor:
             store.post(_defect(name, error))
 
         wake = asyncio.Event()
+
+        def service_started(service: Literal["fork server", "gateway"], pid: int) -> None:
+            if (process := reference(pid)) is not None:
+                store.post(ServiceStarted(service=service, process=process))
+
         # Before anything is started: what is started later follows this process into its control group.
         enforcer = await asyncio.to_thread(Enforcer.open)
-        gateway = gateway or Gateway(options.gateway, clock)
+        gateway = gateway or Gateway(options.gateway, clock, on_start=partial(service_started, "gateway"))
         services = Services(
             options=options,
             clock=clock,
             store=store,
             transcripts=Transcripts(store),
             output=output,
-            launcher=ForkServer(on_stderr=write_errors, confine=True, enforcer=enforcer),
+            launcher=ForkServer(
+                on_stderr=write_errors,
+                confine=True,
+                enforcer=enforcer,
+                on_start=partial(service_started, "fork server"),
+            ),
             gateway=gateway,
             budgets=Budgets(
                 gateway, clock, bus.snapshot(), _caps(options), free=options.gateway.provider == "rehearsal"
@@ -137,6 +153,7 @@ class Supervisor:
             guard=LimitGuard(enforcer, clock, redact=redactor.text, on_failure=defect),
             health=HealthMonitor(clock, bus.snapshot, defect),
             host=asyncio.get_running_loop().create_future(),
+            state=bus.snapshot,
             on_failure=defect,
             wake=wake.set,
         )
@@ -150,7 +167,7 @@ class Supervisor:
 
     async def _begin(self) -> None:
         options = self.options
-        await self._close_the_books()
+        await self._recovery.begin()
         started = await self.store.append(
             RuntimeStarted(
                 epoch=self.store.epoch,
@@ -160,6 +177,7 @@ class Supervisor:
                 provider=options.gateway.provider,
                 provider_note=options.provider_note,
                 state_dir=str(options.state_dir),
+                boot_id=boot_id(),
             )
         )
         self.began_at_seq = started.seq
@@ -184,26 +202,11 @@ class Supervisor:
         finally:
             self.services.host.set_result(found)
 
-    async def _close_the_books(self) -> None:
-        """Runs that an earlier runtime did not see to their end (it was killed) are over: say so."""
-        for view in self.bus.snapshot().agents.values():
-            if view.state in LIVE or (view.state is AgentState.PENDING and view.requested):
-                await self.store.append(
-                    AgentStateChanged(
-                        before=view.state,
-                        after=AgentState.FAILED if view.state in LIVE else AgentState.KILLED,
-                        reason=StopReason.HOST_LOST,
-                        detail="the runtime that ran it ended without stopping it",
-                        attempt=max(1, view.attempt),
-                    ),
-                    agent=view.name,
-                    run=view.run,
-                )
-
     # -- specs ----------------------------------------------------------------------------------------------------
 
     async def load(self, report: LoadReport) -> None:
-        """Make the good specs agents and the bad ones red rows. Call once, before `request`. Raises SandboxUnavailable
+        """Make the good specs agents and the bad ones red rows; those that a killed runtime left go on. Call once,
+        before `request`. Raises SandboxUnavailable
         when none of them could be confined."""
         specs = [file.spec for file in report.files if file.spec is not None and file.ok]
         in_place = self.options.workspace_mode == "in-place"
@@ -219,19 +222,30 @@ class Supervisor:
         graph = build_graph(specs)
         for spec in specs:
             rights = compile_rights(spec, catalogue)
-            self.services.budgets.load(spec, len(spec.enabled_tasks(self.options.enable)))
+            tasks = spec.enabled_tasks(self.options.enable)
+            self.services.budgets.load(spec, len(tasks))
+            left = await self._recovery.take_up(spec, rights, tasks)
             self.agents[spec.name] = Agent(self.services, spec, rights)
             self._dependencies[spec.name] = graph.dependencies(spec.name)
             self._reporters[spec.name] = Reporter(spec, self.options.state_dir, self.services.clock)
             await self.store.append(
-                SpecLoaded(spec=spec, rights=rights, conditions=tuple(sorted(self.options.enable))), agent=spec.name
+                SpecLoaded(
+                    spec=spec, rights=rights, conditions=tuple(sorted(self.options.enable)), kept=left is not None
+                ),
+                agent=spec.name,
             )
+            if left is not None:
+                await self.agents[spec.name].take_up(left)
             for name in rights.unknown:
                 await self.notice(
                     Level.WARNING,
                     "policy.unknown_capability",
                     f"{spec.name}: capability {name!r} is in no catalogue and grants nothing",
                 )
+        await self._recovery.finish()
+        # Not before all are known: an agent whose dependency is not there is skipped.
+        self._loaded = True
+        self._wake.set()
 
     def agent(self, name: AgentName) -> Agent:
         """Raises CommandRefused when there is none."""
@@ -274,7 +288,7 @@ class Supervisor:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if not self._closing:
+            if self._loaded and not self._closing:
                 await self._schedule()
             await self._report()
 

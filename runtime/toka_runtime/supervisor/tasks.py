@@ -13,7 +13,8 @@ from toka_runtime.protocol.spec import AgentSpec, TaskSpec, Verify
 from toka_runtime.protocol.states import TaskState, Verdict
 from toka_runtime.sandbox.plan import AgentProcess
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, elapse, within
-from toka_runtime.supervisor.prompt import TaskResult, task_prompt
+from toka_runtime.supervisor.journal import Interrupted
+from toka_runtime.supervisor.prompt import EVIDENCE, EVIDENCE_CHARS, TaskResult, task_prompt
 from toka_runtime.supervisor.services import RunVoice
 from toka_runtime.supervisor.session import AttemptResult, WorkerSession
 from toka_runtime.supervisor.verify import run_verification
@@ -45,25 +46,34 @@ class TaskScene:
     jitter: Callable[[], float] = random.random
 
 
-async def run_task(scene: TaskScene, index: int, earlier: Sequence[TaskResult]) -> TaskEnd:
-    """Attempts until it is done, proven wrong for good, or out of attempts. Raises what ends the whole run: WorkerDied,
-    StoreError, cancellation."""
+async def run_task(
+    scene: TaskScene, index: int, earlier: Sequence[TaskResult], cut_off: Interrupted | None = None
+) -> TaskEnd:
+    """Attempts until it is done, proven wrong for good, or out of attempts. `cut_off`: the attempt to go on with.
+    Raises what ends the whole run: WorkerDied, StoreError, cancellation."""
     limits = scene.voice.services.options.loop
     task = scene.tasks[index]
-    failure = ""
+    failure = cut_off.failure if cut_off else ""
+    first = min(cut_off.attempt, limits.task_attempts) if cut_off else 1
     end = TaskEnd(TaskResult(index, task.description, Verdict.FAILED, ""), ok=False)
-    attempt = 1
-    for attempt in range(1, limits.task_attempts + 1):
-        if attempt > 1:
+    attempt = first
+    for attempt in range(first, limits.task_attempts + 1):
+        if attempt > first:
             delay = min(limits.retry_backoff_cap_s, limits.retry_backoff_s * 2 ** (attempt - 2))
             delay *= 0.5 + scene.jitter() / 2
             await _say(scene, index, TaskState.RETRYING, attempt=attempt, detail=f"again in {delay:.1f} s: {failure}")
             await elapse(delay, scene.gate, scene.voice.services.clock)
         await _say(scene, index, TaskState.RUNNING, attempt=attempt)
-        end = await _attempt(scene, index, attempt, earlier, failure)
+        end = await _attempt(scene, index, attempt, earlier, failure, cut_off if attempt == first else None)
         if end.ok:
             await _say(
-                scene, index, TaskState.DONE, attempt=attempt, verdict=end.result.verdict, detail=end.result.summary
+                scene,
+                index,
+                TaskState.DONE,
+                attempt=attempt,
+                verdict=end.result.verdict,
+                detail=end.result.summary,
+                evidence=tuple(item[:EVIDENCE_CHARS] for item in end.result.evidence[:EVIDENCE]),
             )
             return end
         failure = end.detail
@@ -73,13 +83,24 @@ async def run_task(scene: TaskScene, index: int, earlier: Sequence[TaskResult]) 
     return end
 
 
-async def _attempt(scene: TaskScene, index: int, attempt: int, earlier: Sequence[TaskResult], failure: str) -> TaskEnd:
+async def _attempt(
+    scene: TaskScene,
+    index: int,
+    attempt: int,
+    earlier: Sequence[TaskResult],
+    failure: str,
+    cut_off: Interrupted | None,
+) -> TaskEnd:
+    if cut_off is not None and cut_off.said is not None:
+        # The agent had ended it; only the proof was cut off.
+        return await _judge(scene, index, attempt, cut_off.said)
     services = scene.voice.services
     task = scene.tasks[index]
     prompt = task_prompt(
         scene.spec, task, index, len(scene.tasks), earlier, sorted(services.options.enable), failure=failure
     )
-    work = scene.session.attempt(index, attempt, prompt, [])
+    history = list(cut_off.history) if cut_off is not None else []
+    work = scene.session.attempt(index, attempt, prompt, history)
     try:
         said = await within(work, task.timeout_s, scene.gate, services.clock)
     except DeadlineExceeded:
@@ -162,10 +183,17 @@ async def _say(
     attempt: int = 1,
     verdict: Verdict = Verdict.NONE,
     detail: str = "",
+    evidence: tuple[str, ...] = (),
 ) -> None:
     await scene.voice.emit(
         TaskStateChanged(
-            task=index, total=len(scene.tasks), after=after, verdict=verdict, attempt=attempt, detail=detail
+            task=index,
+            total=len(scene.tasks),
+            after=after,
+            verdict=verdict,
+            attempt=attempt,
+            detail=detail,
+            evidence=evidence,
         )
     )
     scene.voice.services.wake()

@@ -23,6 +23,7 @@ from toka_runtime.protocol.protections import Area, HostProtections, Tier
 from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.supervisor import supervisor
+from toka_runtime.supervisor.agent import MOST_LOSSES
 
 S = AgentState
 
@@ -177,25 +178,17 @@ async def test_agent_timeout_ends_the_run_and_its_processes(tmp_path: Path) -> N
         assert stage.of(ev.ProcessEnded)[-1].survivors == ()
 
 
-async def test_killed_worker_fails_the_run_and_the_restart_completes(tmp_path: Path) -> None:
+async def test_a_worker_that_is_killed_again_and_again_fails_the_run(tmp_path: Path) -> None:
     hang = asyncio.Event()
-    runs: list[str] = []
-
-    def brain(request: ModelRequest) -> Answer:
-        if request.context.run not in runs:
-            runs.append(request.context.run)
-        return hang if len(runs) == 1 else finish()
-
-    body = "restart: {policy: on-failure, max_restarts: 2, backoff: 0.01}\n"
-    async with scene(tmp_path, brain, spec("a", body=body)) as stage:
+    async with scene(tmp_path, lambda request: hang, spec("a")) as stage:
         await stage.start()
-        await stage.until(lambda: stage.of(ev.ModelCallStarted))
-        os.kill(stage.of(ev.ProcessStarted)[-1].worker_pid, signal.SIGKILL)
-        await stage.supervisor.settled()
-        reasons = [e.reason for e in stage.of(ev.AgentStateChanged) if e.after is S.FAILED]
-        assert reasons == [StopReason.WORKER_DIED]
-        assert stage.final() == {"a": S.COMPLETED}
-        assert len(runs) == 2
+        for killed in range(MOST_LOSSES + 1):
+            await stage.until(lambda killed=killed: len(stage.of(ev.ModelCallStarted)) > killed)
+            os.kill(stage.of(ev.ProcessStarted)[-1].worker_pid, signal.SIGKILL)
+        await stage.until(lambda: stage.of(ev.AgentStateChanged)[-1].after is S.FAILED)
+        assert stage.agent("a").reason is StopReason.WORKER_DIED
+        states = [e.after for e in stage.of(ev.AgentStateChanged)]
+        assert states == [S.STARTING, S.RUNNING, S.PENDING] * MOST_LOSSES + [S.STARTING, S.RUNNING, S.FAILED]
 
 
 async def test_conditional_tasks_run_only_when_switched_on(tmp_path: Path) -> None:
