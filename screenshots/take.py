@@ -28,16 +28,21 @@ from toka_runtime.supervisor.sample import create_sample_workspace  # noqa: E402
 SIZE = (160, 45)
 
 
-async def take(folder: Path) -> None:
+def sample(folder: Path, *, ask: bool = False) -> tuple[ConsoleApp, list[LocalClient]]:
+    """A console on the sample fleet, and its client once that is open."""
     create_sample_workspace(folder / "tally")
     clients: list[LocalClient] = []
 
     async def open_client() -> LocalClient:
-        options = LocalOptions(workspace=folder / "tally", state_dir=folder / "state", provider="rehearsal")
+        options = LocalOptions(workspace=folder / "tally", state_dir=folder / "state", provider="rehearsal", ask=ask)
         clients.append(await open_local(options))
         return clients[0]
 
-    app = ConsoleApp(open_client, settings_file=folder / "console.yaml")
+    return ConsoleApp(open_client, settings_file=folder / "console.yaml"), clients
+
+
+async def take(folder: Path) -> None:
+    app, clients = sample(folder)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: bool(clients) and busy(clients[0].supervisor.snapshot()))
         await pilot.press("p")
@@ -54,6 +59,24 @@ async def take(folder: Path) -> None:
         await pilot.press("escape", "question_mark")
         await show(pilot, "help")
         await app.finish()
+
+
+async def take_approvals(folder: Path) -> None:
+    """The same fleet where agents may ask."""
+    app, clients = sample(folder, ask=True)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: bool(clients) and requests(clients[0].supervisor.snapshot()) >= 2)
+        await pilot.press("6")
+        await pilot.pause(1.0)
+        # For the rest of the run: the grant is in the picture.
+        await pilot.press("A", "down", "down", "down", "down", "enter")
+        await until(pilot, lambda: any(view.grants for view in clients[0].supervisor.snapshot().agents.values()))
+        await show(pilot, "approvals")
+        await app.finish()
+
+
+def requests(state: FleetState) -> int:
+    return sum(len(view.approvals) for view in state.agents.values())
 
 
 def states(state: FleetState) -> set[AgentState]:
@@ -87,5 +110,6 @@ def convert() -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="toka-") as place:
-        asyncio.run(take(Path(place)))
+        asyncio.run(take(Path(place) / "plain"))
+        asyncio.run(take_approvals(Path(place) / "asking"))
     convert()

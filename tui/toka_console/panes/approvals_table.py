@@ -22,7 +22,7 @@ _REQUESTS = (
     Column("agent", "AGENT", 12, 24, 32, rank=1),
     Column("task", "TASK", 4, 4, rank=6, right=True),
     Column("tool", "TOOL", 8, 14, rank=4),
-    Column("operation", "OPERATION", 9, 12, rank=3),
+    Column("operation", "OPERATION", 9, 15, rank=3),
     Column("target", "TARGET", 14, 24, 60, weight=4, rank=0),
     Column("needs", "NEEDS", 10, 18, 24, weight=1, rank=5),
     Column("count", "N", 3, 5, rank=2, right=True),
