@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import stat
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +22,7 @@ from toka_runtime.protocol.capability import OperationKind, PathRule, Toolchain
 from toka_runtime.specs.findings import Findings
 from toka_runtime.specs.source import read_source
 from toka_runtime.specs.toml_places import find_places
-from toka_runtime.specs.toml_reader import read_toml
+from toka_runtime.specs.toml_reader import parse_toml
 
 FILE_NAME = "capabilities.toml"
 
@@ -123,11 +122,12 @@ def _build(files: list[Path]) -> Catalogue:
         findings = Findings(str(file))
         source = read_source(file, findings)
         # Read as specs are: bounded, and with the place of what is wrong.
-        if source is None or read_toml(source.text, findings) is None or findings.errors:
+        document = None if source is None else parse_toml(source.text, findings)
+        if source is None or document is None or findings.errors:
             problem = findings.errors[0]
             place = f"{file}:{problem.line}:{problem.column}" if problem.line else str(file)
             raise PolicyError(f"{place}: {problem.message}", hint=problem.hint)
-        read_table(tomllib.loads(source.text), CatalogueText(file, find_places(source.text)), draft)
+        read_table(document, CatalogueText(file, find_places(source.text)), draft)
     _check_names(draft)
     check_examples(draft)
     return Catalogue(

@@ -21,27 +21,32 @@ _AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 def read_toml(text: str, findings: Findings) -> Mapping | None:
     """The document's root table, None when it cannot be read (the reason is in `findings`)."""
+    document = parse_toml(text, findings)
+    if document is None:
+        return None
+    places = find_places(text.replace("\r\n", "\n"))
+    node = _Converter(places, findings).convert(document, ())
+    return node if isinstance(node, Mapping) else None
+
+
+def parse_toml(text: str, findings: Findings) -> dict[str, Any] | None:
+    """As tomllib does it, but bounded; None when it cannot be read (the reason is in `findings`)."""
     for pattern in (_LONG_KEY, _LONG_QUOTED_KEY):
         if (match := pattern.search(text)) is not None:
             findings.error(place_of(text, match.start()), "spec.too_deep", "a dotted key has too many parts")
             return None
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         match = _AT.search(message)
         place = Place(int(match[1]), int(match[2])) if match and match[1] else place_of(text, len(text.rstrip()))
         findings.error(place, "spec.toml_syntax", f"TOML: {_AT.sub('', message)}", _hint(message))
-        return None
     except RecursionError:
         findings.error(None, "spec.too_deep", f"is nested more than {MAX_DEPTH} levels deep")
-        return None
     except ValueError:
         findings.error(None, "spec.toml_syntax", "TOML: a number has thousands of digits")
-        return None
-    places = find_places(text.replace("\r\n", "\n"))
-    node = _Converter(places, findings).convert(document, ())
-    return node if isinstance(node, Mapping) else None
+    return None
 
 
 def _hint(message: str) -> str:
