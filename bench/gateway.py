@@ -1,11 +1,16 @@
 """What the model gateway costs, beside the SDK used directly, in one run against one local server.
 
     python bench/gateway.py [--streams 1,10,100] [--tokens 200] [--rate 50] [--json]
+    python bench/gateway.py --fairness [--json]
 
 Each stream gets `--tokens` deltas at `--rate` a second. Measured for each way: CPU of this process (the runtime's or
 the console's side) and of the gateway process, both as a share of one core while the streams run; the latency from the
 request to the first text; and how late this process' event loop wakes up, which is what a key press feels. Quote
 ratios: machines differ, and the server shares the cores.
+
+`--fairness`: agents of all four priorities, equally many, ask for half as many starts again as there can be, in
+simulated time. For each priority: its share of what was served over its share of what was asked (1 is fair, 0 is
+starved), and how long its calls waited.
 """
 
 from __future__ import annotations
@@ -17,9 +22,11 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +34,12 @@ from toka_runtime.aio import spawn
 from toka_runtime.clock import SystemClock
 from toka_runtime.llm.base import CallContext, Delta, GatewaySettings, ModelRequest
 from toka_runtime.llm.gateway import Gateway
+from toka_runtime.llm.pacing import RAMP_WIDTH, StartQueue, Turn
 from toka_runtime.protocol.ids import AgentName, CallId, RunId
+from toka_runtime.protocol.spec import Priority
 
 TICK_S = 0.005
-RAMP = 8
+STARTS_PER_S = 40
 
 
 @dataclass(frozen=True)
@@ -189,7 +198,7 @@ async def with_sdk(url: str, counts: list[int]) -> list[Result]:
 
     client = anthropic.AsyncAnthropic(base_url=url, api_key="benchmark", max_retries=0)
     print(f"SDK ready after {time.perf_counter() - began:.2f} s", file=sys.stderr)
-    ramp = asyncio.Semaphore(RAMP)
+    ramp = asyncio.Semaphore(RAMP_WIDTH)
 
     async def one(_number: int) -> tuple[float, int]:
         began, first, pieces = time.perf_counter(), 0.0, 0
@@ -213,6 +222,78 @@ async def with_sdk(url: str, counts: list[int]) -> list[Result]:
     return results
 
 
+# -- who waits when there is not enough for all -------------------------------------------------------------------
+
+
+class Simulated:
+    """A clock that is moved by hand. Nothing sleeps on it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Share:
+    priority: str
+    asked: int
+    served: int
+    fairness: float
+    wait_p50_s: float
+    wait_max_s: float
+    """Of those served; for those that still wait at the end see `fairness`."""
+
+
+async def fairness(seconds: int = 120) -> list[Share]:
+    clock = Simulated()
+    queue = StartQueue(clock, hold_s=10.0 * seconds)
+    waiting: list[tuple[Priority, float, Turn]] = []
+    begun: deque[Turn] = deque()
+    order = list(Priority)
+    waits: dict[Priority, list[float]] = {priority: [] for priority in Priority}
+    for step in range(seconds * STARTS_PER_S):
+        clock.seconds = step / STARTS_PER_S
+        if len(begun) == RAMP_WIDTH:
+            begun.popleft().opened()
+        wanted = (order[number % len(order)] for number in range(3 * step // 2, 3 * (step + 1) // 2))
+        waiting += [(priority, clock.seconds, queue.join(priority, clock.seconds)) for priority in wanted]
+        for priority, arrived, turn in waiting:
+            if not turn.waits:
+                waits[priority].append(clock.seconds - arrived)
+                begun.append(turn)
+        waiting = [call for call in waiting if call[2].waits]
+    left = [priority for priority, _, _ in waiting]
+    for turn in [*begun, *(turn for _, _, turn in waiting)]:
+        turn.leave()
+    total = sum(map(len, waits.values()))
+    offered = total + len(left)
+    return [
+        Share(
+            priority=priority.value,
+            asked=len(served) + left.count(priority),
+            served=len(served),
+            fairness=(len(served) / total) / ((len(served) + left.count(priority)) / offered),
+            wait_p50_s=statistics.median(served),
+            wait_max_s=max(served),
+        )
+        for priority, served in waits.items()
+    ]
+
+
+def show_fairness(shares: list[Share]) -> None:
+    print("{:9} {:>6} {:>7} {:>9} {:>9} {:>9}".format("", "asked", "served", "fairness", "wait p50", "wait max"))
+    for s in shares:
+        print(f"{s.priority:9} {s.asked:6} {s.served:7} {s.fairness:9.2f} {s.wait_p50_s:7.1f} s {s.wait_max_s:7.1f} s")
+
+
 def show(results: list[Result]) -> None:
     heads = ("", "streams", "own CPU", "gateway CPU", "first text p50/max", "loop late p99/max", "pieces")
     print("{:8} {:>7} {:>9} {:>12} {:>20} {:>20} {:>7}".format(*heads))
@@ -221,6 +302,14 @@ def show(results: list[Result]) -> None:
         late = f"{r.loop_late_p99_ms:.1f} / {r.loop_late_max_ms:.1f} ms"
         own, other = f"{r.own_cpu_percent:.1f} %", f"{r.gateway_cpu_percent:.1f} %"
         print(f"{r.way:8} {r.streams:7} {own:>9} {other:>12} {first:>20} {late:>20} {r.events:7}")
+
+
+async def run_fairness(args: argparse.Namespace) -> None:
+    shares = await fairness()
+    if args.json:
+        print(json.dumps([asdict(share) for share in shares], indent=1))
+    else:
+        show_fairness(shares)
 
 
 async def run(args: argparse.Namespace) -> None:
@@ -240,9 +329,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200, help="deltas a stream")
     parser.add_argument("--rate", type=float, default=50.0, help="deltas a second and stream")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--fairness", action="store_true", help="only who waits when there is not enough for all")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    asyncio.run(serve(args.tokens, args.rate) if args.serve else run(args))
+    if args.serve:
+        asyncio.run(serve(args.tokens, args.rate))
+    else:
+        asyncio.run(run_fairness(args) if args.fairness else run(args))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from toka_runtime.cli.narration import JsonNarrator, LineNarrator, told, tone
 from toka_runtime.cli.render import Style
 from toka_runtime.cli.summary import clock_text, summary_lines, total
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.health import Health, HealthLevel, HealthReason
+from toka_runtime.protocol.ids import CallId
 from toka_runtime.protocol.protections import Protections
 from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.spec import SandboxMode
@@ -161,3 +163,20 @@ async def test_bars_on_a_terminal_end_with_the_table(fleet: FakeRuntimeClient) -
     assert text.rstrip().endswith(total(fleet.state))
     assert out.getvalue().rstrip("\n").endswith("\x1b[0m"), "colours do not leak into the shell"
     assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h"), "the cursor is back"
+
+
+def test_health_and_waits_for_quota_are_told() -> None:
+    since = fake.START - timedelta(minutes=3)
+    stalled = Health(
+        level=HealthLevel.STALLED, reason=HealthReason.TOOL_SILENT, since=since, subject="tool run_command"
+    )
+    bad, well = (
+        ev.HealthChanged(health=stalled),
+        ev.HealthChanged(health=Health(level=HealthLevel.OK, since=fake.START)),
+    )
+    assert (told(fake.envelope(0, bad, "alpha")), tone(bad)) == ("alpha: stalled 3m: tool run_command silent", "yellow")
+    assert (told(fake.envelope(0, well, "alpha")), tone(well)) == ("alpha: gets on again", "green")
+    wait = ev.ModelCallRetried(
+        call=CallId("m1"), attempt=0, delay_s=12.0, code="model.cooling_down", message="slow down", shared=True
+    )
+    assert told(fake.envelope(0, wait, "alpha")) == "alpha: waiting for quota 12 s: slow down"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from toka_runtime.protocol.health import HealthPolicy, OnStuck
 from toka_runtime.protocol.spec import (
     AgentSpec,
     DependencyCondition,
@@ -233,6 +234,17 @@ grants:
 
 def test_restart_in_one_word() -> None:
     assert read("restart: on-failure\n").restart.policy is RestartPolicy.ON_FAILURE
+
+
+def test_what_is_watched_and_when_it_stays_down() -> None:
+    spec = read(
+        "health: {stall_after: 90s, repeats: 3, on_stuck: pause}\n"
+        "restart: {policy: on-failure, max_backoff: 5s, crash_limit: 2, crash_window: 1h}\n"
+    )
+    assert spec.health == HealthPolicy(stall_after_s=90.0, repeats=3, on_stuck=OnStuck.PAUSE)
+    restart = spec.restart
+    assert (restart.max_backoff_s, restart.crash_limit, restart.crash_window_s) == (5.0, 2, 3600.0)
+    assert read("restart: never\n").health == HealthPolicy()
 
 
 @pytest.mark.parametrize(
