@@ -10,27 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-from toka_runtime.broker.operations import operations_of
-from toka_runtime.cli.exec_report import Report
 from toka_runtime.cli.exit_codes import EXEC_MEANING, ExecCode, exit_codes_text
 from toka_runtime.cli.render import clean
 from toka_runtime.client.arguments import add_catalogue_argument
 from toka_runtime.errors import SpecError, TokaError, UsageError, WorkspaceError
-from toka_runtime.policy.catalogue import Catalogue, load_catalogue, operators_files
-from toka_runtime.policy.engine import decide
-from toka_runtime.policy.rules import compile_rights
-from toka_runtime.protocol.capability import Denial, ExecuteRule, Rights
-from toka_runtime.protocol.ids import AgentName
-from toka_runtime.protocol.spec import AgentSpec, SandboxMode, ScopedGrant, Security
-from toka_runtime.specs.loader import load_paths
 from toka_runtime.specs.units import parse_duration
-
-OPERATORS_RULE = "operator:typed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,31 +82,38 @@ def execute(args: argparse.Namespace) -> int:
 
 def _execute(args: argparse.Namespace, command: list[str]) -> int:
     workspace = _workspace(args.workspace)
-    catalogue = load_catalogue(operators_files(args.catalogue, (workspace,)))
-    spec = _spec(args.spec, args.capability)
-    rights = compile_rights(spec, catalogue)
-    _no_holes(rights, args.spec)
     environment = dict(_variable(text) for text in args.env)
-    with Report(args.denials, spec.name) as report:
-        if args.strict and (denials := _decide(command, rights, catalogue, str(workspace))):
-            for denial in denials:
-                report.denied(denial)
-                _explain(denial)
-            return report.summary(ExecCode.REFUSED) if args.json else ExecCode.REFUSED
-        # Only now: what refuses is quick.
-        from toka_runtime.cli.exec_session import Order, run_order
+    from toka_runtime.cli.exec_start import begin
 
-        order = Order(
-            spec=spec,
-            rights=_with_command(rights, command, catalogue),
-            catalogue=catalogue,
-            workspace=workspace,
-            command=tuple(command),
-            environment=environment,
-            timeout_s=min(filter(None, (args.timeout, spec.security.limits.timeout_s)), default=None),
-        )
-        code = run_order(order, report)
-        return report.summary(code) if args.json else code
+    with begin() as start:
+        # Only now: most of a start is these imports, and the fork server loads beside them.
+        from toka_runtime.cli.exec_report import Report
+        from toka_runtime.cli.exec_rights import check_words, explain, refusals, spec_of, with_command
+        from toka_runtime.cli.exec_session import Order, run_order
+        from toka_runtime.policy.catalogue import load_catalogue, operators_files
+        from toka_runtime.policy.rules import compile_rights
+
+        catalogue = load_catalogue(operators_files(args.catalogue, (workspace,)))
+        spec = spec_of(args.spec, args.capability)
+        rights = compile_rights(spec, catalogue)
+        check_words(rights, args.spec)
+        with Report(args.denials, spec.name) as report:
+            if args.strict and (denials := refusals(command, rights, catalogue, str(workspace))):
+                for denial in denials:
+                    report.denied(denial)
+                    explain(denial)
+                return report.summary(ExecCode.REFUSED) if args.json else ExecCode.REFUSED
+            order = Order(
+                spec=spec,
+                rights=with_command(rights, command, catalogue),
+                catalogue=catalogue,
+                workspace=workspace,
+                command=tuple(command),
+                environment=environment,
+                timeout_s=min(filter(None, (args.timeout, spec.security.limits.timeout_s)), default=None),
+            )
+            code = run_order(order, report, start)
+            return report.summary(code) if args.json else code
 
 
 def _workspace(named: Path | None) -> Path:
@@ -134,49 +128,6 @@ def _workspace(named: Path | None) -> Path:
     return folder
 
 
-def _spec(file: Path | None, capabilities: list[str]) -> AgentSpec:
-    """Of the file's one agent, or made from `--capability` words."""
-    if file is None:
-        return _made_up(capabilities)
-    report = load_paths([file], alone=True)
-    for loaded in report.files:
-        for problem in loaded.errors:
-            raise SpecError(f"{problem.file}:{problem.line}: {problem.message}", hint=problem.hint)
-    specs = report.specs
-    if len(specs) != 1:
-        raise UsageError(f"{file} has {len(specs)} agents", hint="name a file with one agent")
-    spec = specs[0]
-    if spec.security.sandbox is SandboxMode.NONE:
-        raise UsageError(f"{spec.name} runs without a sandbox by its spec", hint="remove `sandbox: none` from it")
-    return spec
-
-
-def _made_up(capabilities: list[str]) -> AgentSpec:
-    scopes: dict[str, list[str]] = {}
-    whole: list[str] = []
-    for text in capabilities:
-        name, colon, scope = text.partition(":")
-        if colon:
-            scopes.setdefault(name, []).append(scope)
-        else:
-            whole.append(name)
-    return AgentSpec(
-        name=AgentName("exec"),
-        security=Security(capabilities_required=tuple(whole)),
-        grants=tuple(ScopedGrant(capability=name, scopes=tuple(of)) for name, of in scopes.items()),
-    )
-
-
-def _no_holes(rights: Rights, file: Path | None) -> None:
-    """A word on this command line that grants nothing is a mistake; in a file it is what its agent gets, too."""
-    if file is not None:
-        return
-    for name in rights.unknown:
-        raise UsageError(f"capability {name!r} is in no catalogue", hint="`toka-runtime validate` checks names")
-    for line in rights.refused:
-        raise UsageError(f"capability {line}")
-
-
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name.replace("_", "a").isalnum() or name[0].isdigit():
@@ -184,29 +135,3 @@ def _variable(text: str) -> tuple[str, str]:
     if not equals and name not in os.environ:
         raise UsageError(f"--env {name}: it is not set here", hint=f"give it a value: --env {name}=VALUE")
     return name, value if equals else os.environ[name]
-
-
-def _decide(command: list[str], rights: Rights, catalogue: Catalogue, root: str) -> list[Denial]:
-    operations = operations_of("run_command", {"command": shlex.join(command)}, root)
-    decisions = (decide(operation, rights, catalogue.remedies) for operation in operations)
-    return [decision for decision in decisions if isinstance(decision, Denial)]
-
-
-def _explain(denial: Denial) -> None:
-    operation = denial.operation
-    wanted = denial.capability or "no capability allows it"
-    print(
-        f"denied at {datetime.now(UTC):%H:%M:%S}: {operation.kind} {clean(operation.target)}: {clean(denial.reason)} "
-        f"[capability: {wanted}; rule: {denial.rule}]",
-        file=sys.stderr,
-    )
-    if denial.hint:
-        print(f"  {clean(denial.hint)}", file=sys.stderr)
-    if denial.capability and operation.argv:
-        print(f"  to allow it: --capability {denial.capability}, or leave --strict out", file=sys.stderr)
-
-
-def _with_command(rights: Rights, command: list[str], catalogue: Catalogue) -> Rights:
-    """What the program needs to be found and to run."""
-    rule = ExecuteRule(id=OPERATORS_RULE, capability="", argv_prefix=(command[0],))
-    return rights.model_copy(update={"execute": (*rights.execute, rule), "toolchains": catalogue.toolchains})

@@ -19,11 +19,11 @@ from toka_runtime.broker.denials import DenialLog
 from toka_runtime.broker.kernel_refusals import kernel_denial
 from toka_runtime.broker.proxy import EgressProxy, proxy_environment
 from toka_runtime.cli.exec_report import Report
+from toka_runtime.cli.exec_start import TOOL_FUNCTION, WORKER_MAIN, Start
 from toka_runtime.cli.exec_terminal import Terminal
 from toka_runtime.cli.exit_codes import ExecCode
 from toka_runtime.clock import SystemClock
 from toka_runtime.errors import ProcessError, SandboxUnavailable
-from toka_runtime.limits.enforcer import Enforcer
 from toka_runtime.policy.catalogue import Catalogue
 from toka_runtime.policy.engine import decide
 from toka_runtime.protocol.capability import Operation, Rights
@@ -56,13 +56,13 @@ class Order:
     timeout_s: float | None
 
 
-def run_order(order: Order, report: Report) -> int:
+def run_order(order: Order, report: Report, start: Start) -> int:
     """The exit code. Raises SandboxUnavailable and other TokaErrors: nothing was started then, or it is unknown what is
     left."""
-    return asyncio.run(_run(order, report))
+    return asyncio.run(_run(order, report, start))
 
 
-async def _run(order: Order, report: Report) -> int:
+async def _run(order: Order, report: Report, start: Start) -> int:
     user = _user(order.workspace)
     scratch = Path(tempfile.mkdtemp(prefix="toka-exec-"))
     try:
@@ -71,14 +71,13 @@ async def _run(order: Order, report: Report) -> int:
             for folder in (scratch, *scratch.iterdir()):
                 os.chown(folder, user, user)
         clock = SystemClock()
-        # Before anything is started: what is started later follows this process into its control group.
-        enforcer = Enforcer.open()
-        guard = LimitGuard(enforcer, clock, redact=str, on_failure=_defect)
+        guard = LimitGuard(start.enforcer, clock, redact=str, on_failure=_defect)
         server = ForkServer(
             confine=True,
-            enforcer=enforcer,
-            worker_main="toka_runtime.sandbox.exec_child:idle",
-            tool_function="toka_runtime.sandbox.exec_child:execute",
+            enforcer=start.enforcer,
+            worker_main=WORKER_MAIN,
+            tool_function=TOOL_FUNCTION,
+            beginning=start.take(),
         )
         try:
             guard.start()

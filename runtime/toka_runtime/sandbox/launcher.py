@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import toka_runtime
 from toka_runtime.aio import see_through
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import ForkServerLost, ProcessError, SandboxUnavailable
@@ -27,6 +23,7 @@ from toka_runtime.sandbox.process import UNCONFINED, ShimProcess
 from toka_runtime.sandbox.requests import ControlPeer, Refused, process_end
 from toka_runtime.sandbox.view import agent_user, confinement_of, give_to
 from toka_runtime.sandbox.zygote import COMMAND, TOOL_FUNCTION, WORKER_MAIN
+from toka_runtime.sandbox.zygote_start import Beginning, begin_zygote
 
 READY_S = 30.0
 """For the fork server to load: a slow disk with cold caches is waited for."""
@@ -52,12 +49,15 @@ class ForkServer:
         confine: bool = False,
         enforcer: Enforcer | None = None,
         on_start: Callable[[int], None] | None = None,
+        beginning: Beginning | None = None,
     ) -> None:
         """`on_stderr` gets what workers write to their error output. `worker_main` and `tool_function`
         (`module:function`, found in `import_paths`) replace what runs in the children. `enforcer` makes the
-        agents' control groups (None: there are none). `on_start` is told the pid of each fork server."""
+        agents' control groups (None: there are none). `on_start` is told the pid of each fork server.
+        `beginning` is taken for the first one; it has to be of the same `worker_main` and `tool_function`."""
         self._on_stderr = on_stderr
         self._on_start = on_start
+        self._beginning = beginning
         self._clock = clock or SystemClock()
         self._worker_main, self._tool_function = worker_main, tool_function
         self._import_paths = tuple(import_paths)
@@ -160,6 +160,9 @@ class ForkServer:
         proofs = await asyncio.gather(*(self._kill(process) for process in list(self._agents)))
         for process in self._agents:
             process.close()
+        if self._beginning is not None:
+            await asyncio.to_thread(self._beginning.abandon)
+            self._beginning = None
         if self._zygote is not None:
             await self._zygote.aclose()
         self._agents.clear()
@@ -189,7 +192,11 @@ class ForkServer:
                 return self._zygote
             if self._zygote is not None:
                 await self._zygote.aclose()
-            self._zygote = await ZygoteProcess.start(self._worker_main, self._tool_function, self._import_paths)
+            beginning = self._beginning or begin_zygote(
+                self._worker_main, self._tool_function, self._import_paths, command=COMMAND
+            )
+            self._beginning = None
+            self._zygote = await ZygoteProcess.start(beginning)
             if self._on_start is not None:
                 self._on_start(self._zygote.pid)
             return self._zygote
@@ -212,7 +219,8 @@ async def _forked(
 class ZygoteProcess:
     """The runtime's side of one fork server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, log: int) -> None:
+    def __init__(self, beginning: Beginning) -> None:
+        process, control, log = beginning
         self.pid = process.pid
         self._process = process
         self._pidfd = os.pidfd_open(process.pid)
@@ -227,29 +235,9 @@ class ZygoteProcess:
         return self._control.closed
 
     @classmethod
-    async def start(cls, worker_main: str, tool_function: str, import_paths: Sequence[str]) -> ZygoteProcess:
-        # Where this very package lies: the fork server has no site-packages, no .pth files, no working folder.
-        package = str(Path(toka_runtime.__file__).parent.parent)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = os.memfd_create("toka-zygote-log")
-        with theirs:
-            words = [str(theirs.fileno()), worker_main, tool_function, package, *import_paths]
-            try:
-                process = subprocess.Popen(  # noqa: ASYNC220  # returns after a vfork, in a few milliseconds
-                    [sys.executable, "-I", "-S", "-c", COMMAND, *words],
-                    env={},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                os.close(log)
-                raise ProcessError(f"the fork server could not be started: {error}") from None
-        zygote = cls(process, ours, log)
+    async def start(cls, beginning: Beginning) -> ZygoteProcess:
+        """When it is ready. Raises ProcessError, SandboxUnavailable."""
+        zygote = cls(beginning)
         try:
             async with asyncio.timeout(READY_S):
                 message = await zygote._ready
