@@ -19,9 +19,9 @@ from fakes import fleet  # noqa: E402
 from fakes.client import FakeRuntimeClient  # noqa: E402
 from fakes.clock import FakeClock  # noqa: E402
 from toka_console.app import ConsoleApp  # noqa: E402
+from toka_console.entries import AgentEntry  # noqa: E402
 from toka_console.identity import AgentKey  # noqa: E402
 from toka_console.panes.fleet_table import FleetTable  # noqa: E402
-from toka_console.state import AgentEntry  # noqa: E402
 from toka_runtime.client.base import RuntimeClient  # noqa: E402
 
 PATIENCE_S = 20.0

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from fakes import fleet
 from fakes.client import HOST, FakeRuntimeClient
 from fakes.clock import FakeClock
+from toka_console.entries import Pending
 from toka_console.identity import AgentKey
 from toka_console.ring import Mark, Text, Tool
-from toka_console.state import MAX_DENIALS, ConsoleState, Pending
+from toka_console.state import MAX_DENIALS, ConsoleState
 from toka_runtime.client.base import Link, LinkState
 from toka_runtime.protocol import capability as cap
 from toka_runtime.protocol import events as ev

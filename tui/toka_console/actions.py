@@ -13,7 +13,8 @@ from toka_console.identity import AgentKey, ApprovalKey, GrantKey
 from toka_runtime.protocol.states import LIVE, AgentState
 
 if TYPE_CHECKING:
-    from toka_console.state import AgentEntry, ConsoleState
+    from toka_console.entries import AgentEntry
+    from toka_console.state import ConsoleState
 
 Group = Literal["Move", "Look", "Contain", "Destroy", "Approve", "Start", "Console"]
 Takes = Literal["", "agent", "text"]

@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from toka_console.clean import clean, clean_text
+from toka_console.entries import DenialEntry, Pending
 from toka_console.identity import AgentKey
 from toka_console.session import Session
-from toka_console.state import ConsoleState, DenialEntry, Pending
+from toka_console.state import ConsoleState
 from toka_runtime import aio
 from toka_runtime.client.base import Link, LinkState, Resync, RuntimeClient
 from toka_runtime.errors import ProtocolError

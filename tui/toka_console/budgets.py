@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from toka_console.state import ConsoleState, HostEntry
+    from toka_console.entries import HostEntry
+    from toka_console.state import ConsoleState
     from toka_runtime.protocol.snapshot import AgentView
     from toka_runtime.protocol.usage import Budget
 
@@ -54,7 +55,8 @@ def warnings(state: ConsoleState, now: datetime) -> list[BudgetFigure]:
     """What is past a warning line, the fullest first. Of agents: those that live."""
     found = [each for host in state.hosts.values() for each in of_fleet(host, now)]
     for entry in state.agents.values():
-        if entry.view.state in LIVE:
+        # Thousands of agents may be there: whoever has spent nothing is past no line.
+        if entry.view.model_calls and entry.view.state in LIVE:
             found += of_agent(state.hosts[entry.key.host], entry.view)
     figures = [figure for each in found for figure in each.figures if figure.fraction >= WARN_AT[0]]
     return sorted(figures, key=lambda figure: -figure.fraction)

@@ -18,8 +18,8 @@ from toka_runtime.protocol.states import AgentState
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
+    from toka_console.entries import AgentEntry
     from toka_console.selectors import Target
-    from toka_console.state import AgentEntry
 
 PARTS = (answering, budgeting)
 """Other modules of handlers: they register when they are imported."""

@@ -10,9 +10,9 @@ from toka_console.screens.fleet import FleetScreen
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
+    from toka_console.entries import DenialEntry
     from toka_console.identity import AgentKey
     from toka_console.screens.base import ConsoleScreen
-    from toka_console.state import DenialEntry
 
 _SCREENS = {
     "agent": "AgentScreen",

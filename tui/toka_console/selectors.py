@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from toka_console.entries import Activity, AgentEntry, DenialEntry
     from toka_console.filters import Filter
-    from toka_console.state import Activity, AgentEntry, ConsoleState, DenialEntry
+    from toka_console.state import ConsoleState
     from toka_runtime.protocol.ids import RunRef
     from toka_runtime.protocol.snapshot import AgentView
 

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from toka_console.diagnostics import Diagnostics
+    from toka_console.entries import DenialEntry
     from toka_console.identity import AgentKey
     from toka_console.selectors import Alert
-    from toka_console.state import ConsoleState, DenialEntry
+    from toka_console.state import ConsoleState
     from toka_console.themes import Palette
     from toka_runtime.clock import Clock
 

@@ -16,8 +16,8 @@ from toka_runtime.protocol.limits import Strength, figure_text
 from toka_runtime.protocol.states import LIVE, TaskState, Verdict
 
 if TYPE_CHECKING:
+    from toka_console.entries import AgentEntry
     from toka_console.session import Session
-    from toka_console.state import AgentEntry
     from toka_runtime.protocol.limits import LimitInForce
     from toka_runtime.protocol.protections import Badge, Protections
     from toka_runtime.protocol.snapshot import TaskView

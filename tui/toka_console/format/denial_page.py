@@ -15,8 +15,8 @@ from toka_console.format.output_rows import entry_rows
 from toka_console.ring import Tool
 
 if TYPE_CHECKING:
+    from toka_console.entries import DenialEntry
     from toka_console.session import Session
-    from toka_console.state import DenialEntry
 
 
 def facts(entry: DenialEntry, session: Session, width: int) -> list[Strip]:

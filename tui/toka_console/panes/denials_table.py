@@ -13,8 +13,8 @@ from toka_console.panes.columns import Column
 from toka_console.panes.table import TablePane
 
 if TYPE_CHECKING:
+    from toka_console.entries import DenialEntry
     from toka_console.filters import Filter
-    from toka_console.state import DenialEntry
 
 _COLUMNS = (
     Column("time", "TIME", 8, 8, rank=5),

@@ -16,9 +16,9 @@ from toka_console.panes.table import TablePane
 from toka_runtime.protocol.states import LIVE, AgentState
 
 if TYPE_CHECKING:
+    from toka_console.entries import AgentEntry, Pending
     from toka_console.filters import Filter
     from toka_console.session import Session
-    from toka_console.state import AgentEntry, Pending
     from toka_runtime.protocol.snapshot import AgentView
 
 SAMPLE_S = 0.15

@@ -13,7 +13,8 @@ from toka_console.panes.base import Pane
 from toka_runtime.protocol.states import AgentState
 
 if TYPE_CHECKING:
-    from toka_console.state import ConsoleState, HostEntry
+    from toka_console.entries import HostEntry
+    from toka_console.state import ConsoleState
 
 _ORDER = (
     AgentState.FAILED, AgentState.KILLED, AgentState.PAUSED, AgentState.STOPPING, AgentState.RUNNING,

@@ -18,7 +18,7 @@ from toka_console.screens.desk import Desk
 from toka_console.session import Session
 
 if TYPE_CHECKING:
-    from toka_console.state import AgentEntry
+    from toka_console.entries import AgentEntry
 
 Section = Callable[["AgentEntry", Session, int], list[Strip]]
 

@@ -18,7 +18,7 @@ from toka_console.session import Session
 
 if TYPE_CHECKING:
     from toka_console.bridge import Bridge
-    from toka_console.state import DenialEntry
+    from toka_console.entries import DenialEntry
 
 
 class CallScreen(ConsoleScreen):
