@@ -42,7 +42,7 @@ from toka_runtime.protocol.health import Health, HealthLevel, HealthReason, OnSt
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.snapshot import AgentView
-from toka_runtime.protocol.spec import AgentSpec, RestartPolicy, SandboxMode
+from toka_runtime.protocol.spec import AgentSpec, Restart, RestartPolicy, SandboxMode
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
 from toka_runtime.sandbox.in_force import protections_in_force
 from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
@@ -88,6 +88,10 @@ class Losses:
             return False
         self._row, self._tasks_done, self.total = self._row + 1, tasks_done, self.total + 1
         return True
+
+    def delay_s(self, restart: Restart) -> float:
+        """Before the run goes on: nothing the first time, then as before any restart."""
+        return restart_delay_s(restart, self._row - 1, _JITTER) if self._row > 1 else 0.0
 
 
 class Agent:
@@ -323,7 +327,10 @@ class Agent:
                 ending = await self._one_run()
                 if ending.state is AgentState.PENDING:
                     self._goes_on = True
-                elif not await self._again(ending):
+                    again = await self._waited(self._losses.delay_s(self.spec.restart), "it goes on")
+                else:
+                    again = await self._again(ending)
+                if not again:
                     return
         finally:
             self._settle()
@@ -334,10 +341,18 @@ class Agent:
         if not wanted or ending.reason in _FINAL or self._failures > restart.max_restarts:
             return False
         delay = restart_delay_s(restart, self._failures, _JITTER)
+        what = f"restart {self._failures} of {restart.max_restarts}"
+        await self._change(AgentState.PENDING, ending.reason, f"{what} in {delay:.1f} s")
+        return await self._waited(delay, what)
+
+    async def _waited(self, seconds: float, what: str) -> bool:
+        """Held back before its next run. False: it was ended meanwhile."""
+        if not seconds:
+            return True
         try:
-            self.holding = f"restart {self._failures} of {restart.max_restarts} in {delay:.1f} s"
-            await self._change(AgentState.PENDING, ending.reason, self.holding)
-            await self._services.clock.sleep(delay)
+            self.holding = f"{what} in {seconds:.1f} s"
+            self._services.wake()
+            await self._services.clock.sleep(seconds)
             self.holding = ""
         except asyncio.CancelledError:
             ended = self._ending or _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
