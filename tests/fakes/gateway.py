@@ -41,6 +41,13 @@ class FakeGateway:
         self.cancelled = 0
         self.usd_per_token = 0.0
         self.closed = False
+        self.held: set[RunId] = set()
+
+    async def hold(self, run: RunId) -> None:
+        self.held.add(run)
+
+    def release(self, run: RunId) -> None:
+        self.held.discard(run)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         self.requests.append(request)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import anthropic
@@ -23,9 +24,11 @@ from toka_runtime.errors import CredentialMissing, ModelRefused, ModelStreamBrok
 from toka_runtime.llm.base import GatewaySettings, ModelRequest
 from toka_runtime.llm.credentials import PREFIX
 from toka_runtime.llm.failures import TryFailed, failure_of_status
+from toka_runtime.llm.holds import Holds
 from toka_runtime.llm.json_value import as_object
 from toka_runtime.llm.provider import Opened, RawEvent
 from toka_runtime.llm.request import request_body
+from toka_runtime.protocol.ids import RunId
 
 _POOL_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 0.25
@@ -37,8 +40,11 @@ class AnthropicProvider:
     name = "anthropic"
     free = False
 
-    def __init__(self, settings: GatewaySettings, environ: Mapping[str, str]) -> None:
-        """`environ`: the variables that the SDK reads. Raises CredentialMissing."""
+    def __init__(self, settings: GatewaySettings, environ: Mapping[str, str], holds: Holds | None = None) -> None:
+        """`environ`: the variables that the SDK reads. `holds`: runs whose requests are held back to the moment in
+        which they are let go, also with their connection open. Raises CredentialMissing."""
+        self._holds = holds or Holds()
+        self._run: ContextVar[RunId] = ContextVar("run")
         timeout = anthropic.Timeout(
             settings.idle_timeout_s,
             connect=settings.connect_timeout_s,
@@ -51,6 +57,7 @@ class AnthropicProvider:
                     base_url=settings.base_url or None,
                     timeout=timeout,
                     max_retries=0,
+                    http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"request": [self._watch]}),
                     # Prompts go to the provider and nowhere else.
                     open_telemetry=False,
                 )
@@ -70,6 +77,7 @@ class AnthropicProvider:
     @asynccontextmanager
     async def _open(self, request: ModelRequest) -> AsyncGenerator[Opened]:
         self._check_credential()
+        self._run.set(request.context.run)
         body = request_body(request, request.model)
         # The body is checked against the SDK's own types by the request contract test, not by the type checker.
         create: Any = self._client.messages.with_streaming_response.create
@@ -90,6 +98,24 @@ class AnthropicProvider:
         finally:
             # Also when the call is being cancelled: closing the connection is what stops the tokens.
             await call.__aexit__(None, None, None)
+
+    async def _watch(self, request: httpx2.Request) -> None:
+        request.extensions = {**request.extensions, "trace": self._sends(self._run.get())}
+
+    def _sends(self, run: RunId) -> Callable[[str, object], Awaitable[None]]:
+        """Told by the HTTP client what it does next: the last moment to hold a request back."""
+        sending = ExitStack()
+
+        async def trace(event: str, _info: object) -> None:
+            if event.endswith("send_request_headers.started"):
+                await self._holds.until_free(run)
+                sending.enter_context(self._holds.sending(run))
+            elif event.endswith(
+                ("send_request_headers.failed", "send_request_body.complete", "send_request_body.failed")
+            ):
+                sending.close()
+
+        return trace
 
     def _check_credential(self) -> None:
         client = self._client

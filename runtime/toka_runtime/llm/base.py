@@ -120,6 +120,15 @@ class ModelGateway(Protocol):
         Raises ModelError."""
         ...
 
+    async def hold(self, run: RunId) -> None:
+        """From the return of this until `release` no request of the run begins, whatever its calls wait for; what
+        streams goes on. Safe to call twice. Raises ModelError when the gateway does not confirm it."""
+        ...
+
+    def release(self, run: RunId) -> None:
+        """Also for a run that is not held."""
+        ...
+
     async def aclose(self) -> None: ...
 
 

@@ -14,6 +14,7 @@ from toka_runtime.errors import ModelError, ModelStreamBroken
 from toka_runtime.llm.assembly import Assembly
 from toka_runtime.llm.base import Delta, Finished, GatewaySettings, ModelEvent, ModelRequest, Retrying
 from toka_runtime.llm.failures import TryFailed
+from toka_runtime.llm.holds import Holds
 from toka_runtime.llm.pacing import Backoff, StartQueue, Turn
 from toka_runtime.llm.provider import Provider
 from toka_runtime.llm.recording import Recording, Tape
@@ -51,7 +52,9 @@ class Engine:
         price: Price | None = None,
         recording: Recording | None = None,
         rng: random.Random | None = None,
+        holds: Holds | None = None,
     ) -> None:
+        """`holds`: runs whose calls begin no try."""
         rng = rng or random.Random()  # noqa: S311 - spreads waits, guards nothing
         self.provider = provider
         self.settings = settings
@@ -63,6 +66,7 @@ class Engine:
         self.recording = recording
         self.backoff = Backoff(settings.max_retry_delay_s, rng)
         self.queue = StartQueue(clock)
+        self.holds = holds or Holds()
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | Spent]:
         """Delta, Retrying and Spent as they come, Finished last. Raises ModelError, which tells what was spent; closing
@@ -113,8 +117,9 @@ class _Call:
 
     async def _tries(self) -> AsyncGenerator[ModelEvent | Spent]:
         engine = self._engine
-        told_s = 0.0
+        run, told_s = self._request.context.run, 0.0
         while True:
+            await engine.holds.until_free(run)
             turn = engine.queue.join(self._request.context.priority, self._began)
             assembly = Assembly(self._request.tools)
             delivered = False
@@ -122,6 +127,8 @@ class _Call:
                 async with aclosing(self._wait_for(turn, told_s)) as waits:
                     async for wait in waits:
                         yield wait
+                if engine.holds.holds(run):
+                    continue
                 async with aclosing(self._one_try(assembly, turn)) as events:
                     async for event in events:
                         delivered = delivered or isinstance(event, Delta)

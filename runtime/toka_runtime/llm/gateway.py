@@ -75,6 +75,7 @@ class Gateway:
         self._not_before = 0.0
         self._recording_made = False
         self._closed = False
+        self._held: set[RunId] = set()
         self._meters: OrderedDict[tuple[RunId, CallId], _Meter] = OrderedDict()
 
     @property
@@ -138,6 +139,17 @@ class Gateway:
             return 0.0
         return await (await self._ready_link()).quote(model, usage)
 
+    async def hold(self, run: RunId) -> None:
+        self._held.add(run)
+        # One that is still starting is told before it is given its first call.
+        if self._link is not None and self._link.ready:
+            await self._link.hold(run)
+
+    def release(self, run: RunId) -> None:
+        self._held.discard(run)
+        if self._link is not None and self._link.ready:
+            self._link.release(run)
+
     async def aclose(self) -> None:
         """End the process; calls that still run fail with GatewayLost. Safe to call twice."""
         self._closed = True
@@ -177,6 +189,8 @@ class Gateway:
         # Known before it is ready, so that `aclose` can end it while it starts.
         self._link = link = GatewayLink(self._settings, self._environ)
         await link.open()
+        for run in self._held:
+            link.announce_hold(run)
         if self._on_start is not None:
             self._on_start(link.pid)
         return link

@@ -17,12 +17,15 @@ from toka_runtime.llm.channel import FrameChannel
 from toka_runtime.llm.credentials import PREFIX, secrets_from_environment
 from toka_runtime.llm.redact import Redactor
 from toka_runtime.llm.wire import read_error
+from toka_runtime.protocol.ids import RunId
 from toka_runtime.protocol.usage import TokenUsage
 from toka_runtime.worker.frames import Frame
 
 READY_TIMEOUT_S = 60.0
 """From start to `ready`: the SDK's import takes a second on an idle machine and many on a busy one."""
 END_TIMEOUT_S = 5.0
+HOLD_S = 2.0
+"""A gateway that has not confirmed a hold by then is taken for stuck."""
 _TAIL_BYTES = 4096
 
 _PASSED_ON = frozenset(
@@ -110,6 +113,30 @@ class GatewayLink:
             return frame["cost_usd"]
         finally:
             self.end(number, cancel=False)
+
+    @property
+    def ready(self) -> bool:
+        """It can carry calls."""
+        return not self.ended and self._ready.done()
+
+    async def hold(self, run: RunId) -> None:
+        """Raises GatewayLost when it is not confirmed. A process that has ended begins nothing."""
+        number, frames = self.begin()
+        try:
+            self.announce_hold(run, number)
+            async with asyncio.timeout(HOLD_S):
+                await frames.get()
+        except TimeoutError:
+            raise GatewayLost(f"the gateway process has not confirmed a pause within {HOLD_S:g} s") from None
+        finally:
+            self.end(number, cancel=False)
+
+    def announce_hold(self, run: RunId, number: int = 0) -> None:
+        """Whatever is sent after this finds the run held."""
+        self._channel.send({"t": "hold", "id": number, "run": run})
+
+    def release(self, run: RunId) -> None:
+        self._channel.send({"t": "release", "run": run})
 
     def end(self, number: int, *, cancel: bool) -> None:
         """The call is over on our side; with `cancel` also upstream, at once."""

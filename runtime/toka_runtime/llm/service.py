@@ -15,6 +15,7 @@ from toka_runtime.errors import ModelError
 from toka_runtime.llm.base import Delta, Finished, GatewaySettings, ModelRequest, Retrying
 from toka_runtime.llm.channel import FrameChannel
 from toka_runtime.llm.engine import Engine, Price, Spent
+from toka_runtime.llm.holds import Holds
 from toka_runtime.llm.models import default_model
 from toka_runtime.llm.provider import Provider
 from toka_runtime.llm.recording import Recording
@@ -22,6 +23,7 @@ from toka_runtime.llm.redact import Redactor
 from toka_runtime.llm.rehearsal import RehearsalProvider
 from toka_runtime.llm.replay import ReplayProvider
 from toka_runtime.llm.wire import error_fields, error_frame, event_frame
+from toka_runtime.protocol.ids import RunId
 from toka_runtime.protocol.usage import TokenUsage
 from toka_runtime.worker.frames import Frame, FrameError
 
@@ -41,6 +43,7 @@ class GatewayService:
         self._tasks = TaskOwner(self._on_failure)
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._engine: Engine | None = None
+        self._holds = Holds()
         self._ended = asyncio.Event()
         self._redactor = Redactor({})
 
@@ -69,12 +72,22 @@ class GatewayService:
             case "quote" if self._engine is not None:
                 cost_usd = self._engine.quote(str(frame["model"]), TokenUsage.model_validate(frame["usage"]))
                 self.channel.send({"t": "quoted", "id": frame["id"], "cost_usd": cost_usd})
+            case "hold":
+                # At once, not when its task runs: a call that follows must find it.
+                self._holds.hold(RunId(frame["run"]))
+                self._tasks.spawn(self._hold(int(frame["id"]), RunId(frame["run"])), name="hold")
+            case "release":
+                self._holds.release(RunId(frame["run"]))
             case "cancel":
                 if (task := self._calls.get(int(frame["id"]))) is not None:
                     task.cancel()
             case _:
                 # Ours are the only frames there are: whoever sends another is not our runtime.
                 self.channel.close()
+
+    async def _hold(self, number: int, run: RunId) -> None:
+        await self._holds.until_silent(run)
+        self.channel.send({"t": "held", "id": number})
 
     def _on_failure(self, name: str, error: BaseException) -> None:
         """A defect of ours. The call must still end on the other side."""
@@ -100,7 +113,7 @@ class GatewayService:
                     provider = ReplayProvider(Path(settings.replay_file), clock, speed=settings.replay_speed)
                 case "anthropic":
                     # In a thread: the loop stays able to notice that the runtime is gone.
-                    provider, price = await asyncio.to_thread(_load_anthropic, settings, environ)
+                    provider, price = await asyncio.to_thread(_load_anthropic, settings, environ, self._holds)
             recording = None
             if settings.record_file:
                 recording = Recording(Path(settings.record_file), provider.name, clock, self._redactor)
@@ -115,6 +128,7 @@ class GatewayService:
             default_model=default_model(settings.default_model, environ),
             price=price,
             recording=recording,
+            holds=self._holds,
         )
         # What is loaded now stays: a full collection would otherwise stall every stream for 0.1 s.
         gc.freeze()
@@ -187,7 +201,7 @@ class _DeltaBuffer:
         self.flush()
 
 
-def _load_anthropic(settings: GatewaySettings, environ: dict[str, str]) -> tuple[Provider, Price]:
+def _load_anthropic(settings: GatewaySettings, environ: dict[str, str], holds: Holds) -> tuple[Provider, Price]:
     module = importlib.import_module("toka_runtime.llm.anthropic")
     pricing = importlib.import_module("toka_runtime.llm.pricing")
-    return module.AnthropicProvider(settings, environ), pricing.price_usd
+    return module.AnthropicProvider(settings, environ, holds), pricing.price_usd
