@@ -114,24 +114,22 @@ LOOK = ("run_command", {"command": "echo the same"})
 
 
 async def test_circles_are_told_with_evidence_and_the_agent_is_nudged_once(tmp_path: Path) -> None:
-    def brain(request: ModelRequest) -> Answer:
-        return finish() if tool_results(request) >= 14 else tool_turn(LOOK)
-
-    async with scene(tmp_path, brain, spec("a")) as stage:
-        await stage.run()
+    seen: list[Health] = []
+    async with scene(tmp_path, lambda _: finish() if seen else tool_turn(LOOK), spec("a")) as stage:
+        await stage.start()
+        await stage.until(lambda: told(stage))
+        seen += told(stage)
+        await stage.supervisor.settled()
         assert stage.final() == {"a": S.COMPLETED}, "the default only warns"
-        stuck = [health for health in told(stage) if health.level is L.STUCK]
+        assert (seen[0].level, seen[0].reason) == (L.STUCK, R.REPEATED_ACTION)
+        assert "echo the same" in seen[0].evidence[0]
         nudged = [
             number
             for number, message in enumerate(stage.gateway.requests[-1].messages)
             if "going round in circles" in str(message["content"])
         ]
-        assert len(nudged) == 1
-        # The fourth result: task, then (answer, result) four times.
+        # With the fourth result and never again: the task, then (answer, result) four times.
         assert nudged == [8]
-        if stuck:  # The look comes twice a second; a fast machine may be done before.
-            assert stuck[0].reason is R.REPEATED_ACTION
-            assert "echo the same" in stuck[0].evidence[0]
 
 
 @pytest.mark.parametrize(("policy", "state"), [("fail", S.FAILED), ("pause", S.PAUSED)])
@@ -185,3 +183,18 @@ async def test_deaths_in_a_row_open_the_breaker_and_an_operator_closes_it(tmp_pa
         hang.set()
         await stage.run("a")
         assert stage.final() == {"a": S.COMPLETED}
+
+
+async def test_a_run_cut_off_again_waits_before_it_goes_on_and_can_be_killed_then(tmp_path: Path) -> None:
+    hang = asyncio.Event()
+    body = "restart: {policy: never, backoff: 24h, max_backoff: 24h}\n"
+    async with scene(tmp_path, lambda _: hang, spec("a", body=body)) as stage:
+        await stage.start()
+        for deaths in (1, 2):
+            await stage.until(lambda deaths=deaths: len(stage.of(ev.ModelCallStarted)) >= deaths)
+            os.kill(stage.of(ev.ProcessStarted)[-1].worker_pid, signal.SIGKILL)
+            await stage.until(lambda deaths=deaths: len(stage.of(ev.ProcessEnded)) >= deaths)
+        await stage.until(lambda: any("it goes on in" in str(event.blockers) for event in stage.of(ev.AgentBlocked)))
+        assert (await stage.send(cmd.KillAgent(target=stage.ref("a")))).ok
+        await stage.supervisor.settled()
+        assert stage.final() == {"a": S.KILLED}
