@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -17,11 +18,14 @@ import termios
 import time
 from collections.abc import Iterator
 from fcntl import ioctl
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from fakes.cell import can_confine, system_python
+from toka_runtime.sandbox.zygote import COMMAND
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="no user namespaces or no Landlock here")
 
@@ -62,6 +66,194 @@ def test_a_real_spec_reads_and_writes_in_its_folder_and_nowhere_else(folder: Pat
         assert run(folder, *spec, "--", "ls", target).returncode == 2, target
     assert run(folder, *spec, "--", "sh", "-c", f"echo x > {folder.parent}/out").returncode != 0
     assert not (folder.parent / "out").exists()
+
+
+ATTEMPTS = r"""
+import ctypes, json, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def syscall(number, *words):
+    if libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, words)) < 0:
+        raise OSError(ctypes.get_errno(), "")
+def to_socket(address):
+    with socket.socket(socket.AF_UNIX) as own:
+        own.connect(address)
+def link():
+    os.symlink(HOST + "/secret", "link")
+    open("link").read()
+def others():
+    names = [name for name in os.listdir("/proc") if name.isdigit() and name not in ("1", str(os.getpid()))]
+    for name in names:
+        open(f"/proc/{name}/environ").read()
+    if not names:
+        raise OSError("alone")
+ATTEMPTS = {
+    "read a file beside its folder": lambda: open(HOST + "/secret").read(),
+    "list the folder above": lambda: os.listdir(HOST + "/"),
+    "write beside its folder": lambda: open(HOST + "/new", "w"),
+    "climb with dots": lambda: open("../secret").read(),
+    "follow a link of its own": link,
+    "make a hard link to outside": lambda: os.link(HOST + "/secret", "hard"),
+    "read passwords": lambda: open("/etc/shadow").read(),
+    "read the operator's home": lambda: os.listdir(HOME),
+    "write where programs are": lambda: open("/usr/bin/new", "w"),
+    "write settings": lambda: open("/etc/new", "w"),
+    "reach the host through process 1": lambda: os.listdir("/proc/1/root/"),
+    "look into the other processes": others,
+    "read the operator's environment": lambda: os.environ["CANARY"],
+    "signal the runtime": lambda: os.kill(RUNTIME, 0),
+    "become root": lambda: os.setuid(0),
+    "connect to a server of the host": lambda: socket.create_connection(("127.0.0.1", PORT), 5),
+    "connect to a socket of the host": lambda: to_socket(HOST + "/socket"),
+    "connect to an abstract socket": lambda: to_socket("\0" + ABSTRACT),
+    "open a packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "make a user namespace": lambda: syscall(272, 0x10000000),
+    "make a mount": lambda: syscall(165, 0, 0, 0, 0, 0),
+    "make a device": lambda: os.mknod("device", 0o20600, os.makedev(1, 1)),
+}
+reached = []
+for name, attempt in ATTEMPTS.items():
+    try:
+        attempt()
+    except (OSError, KeyError):
+        continue
+    reached.append(name)
+open("still", "w").write("works")
+print(json.dumps([len(ATTEMPTS), reached, open("still").read()]))
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls")
+def test_what_must_not_work_with_a_real_spec_does_not(
+    folder: Path, toka_specs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "x")
+    abstract = f"toka-{os.getpid()}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as named,
+        socket.socket(socket.AF_UNIX) as unnamed,
+    ):
+        named.bind(str(folder.parent / "socket"))
+        named.listen()
+        unnamed.bind(f"\0{abstract}")
+        unnamed.listen()
+        known = {
+            "HOST": str(folder.parent),
+            "HOME": str(Path.home()),
+            "PORT": server.getsockname()[1],
+            "RUNTIME": os.getpid(),
+            "ABSTRACT": abstract,
+        }
+        program = "".join(f"{name} = {value!r}\n" for name, value in known.items()) + ATTEMPTS
+        spec = ["--spec", str(toka_specs / "document-organization.yaml")]
+        done = run(folder, *spec, "--", system_python(), "-I", "-c", program)
+    assert done.returncode == 0, done.stderr
+    count, reached, written = json.loads(done.stdout)
+    assert (count, reached, written) == (22, [], "works")
+    assert {path.name for path in folder.parent.iterdir()} == {"work", "secret", "socket"}
+
+
+FETCH = """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())
+"""
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+
+def test_hosts_are_reached_through_its_own_proxy_and_others_are_denied(folder: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            port = server.server_port
+            rights = ["--capability", f"network-access:127.0.0.1:{port}", "--denials", "-"]
+            fetch = ["--", system_python(), "-I", "-c", FETCH]
+            allowed = run(folder, *rights, *fetch, f"http://127.0.0.1:{port}/")
+            refused = run(folder, *rights, *fetch, f"http://127.0.0.1:{port + 1}/")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (allowed.returncode, allowed.stdout, lines(allowed.stderr)) == (0, b"hello\n", []), allowed.stderr
+    assert refused.returncode == 1
+    told = [(line["layer"], line["target"], line["capability"]) for line in lines(refused.stderr)]
+    assert told == [("proxy", f"127.0.0.1:{port + 1}", "network-access")]
+
+
+WITHOUT = """
+import sys
+from toka_runtime.sandbox import zygote_start
+zygote_start.begin_zygote.__kwdefaults__["command"] = sys.argv.pop(1)
+from toka_runtime.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+FAILING = """
+class Failing:
+    def __getattr__(self, name):
+        def fail(*arguments):
+            ctypes.set_errno(errno.{number})
+            return -1
+        return fail if name == "{call}" else getattr(real, name)
+real = {module}._libc
+{module}._libc = Failing()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "named", "number"),
+    [
+        ("landlock.abi = lambda: 0", b"landlock_create_ruleset", errno.ENOSYS),
+        (FAILING.format(module="seccomp", call="prctl", number="EINVAL"), b"seccomp filter", errno.EINVAL),
+        (FAILING.format(module="namespaces", call="unshare", number="ENOSPC"), b"unshare", errno.ENOSPC),
+    ],
+    ids=["Landlock", "seccomp", "namespaces"],
+)
+def test_without_a_primitive_the_command_does_not_start(folder: Path, sabotage: str, named: bytes, number: int) -> None:
+    path, _, start = COMMAND.partition("; from ")
+    modules = "import ctypes, errno\nfrom toka_runtime.sandbox import bwrap, landlock, namespaces, seccomp\n"
+    broken = f"{path.replace('; ', chr(10))}\n{modules}bwrap.find = lambda: None\n{sabotage}\nfrom {start}"
+    words = [
+        sys.executable,
+        "-c",
+        WITHOUT,
+        broken,
+        "exec",
+        "--workspace",
+        str(folder),
+        *FILES,
+        "--",
+        "touch",
+        "started",
+    ]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 125, done.stderr
+    assert named in done.stderr
+    assert os.strerror(number).encode() in done.stderr
+    assert b"toka-runtime doctor" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_what_was_used_is_of_the_whole_tree(folder: Path) -> None:
+    hold = f"{system_python()} -c \"x = b'a' * (60 << 20); print('x', flush=True); import sys; sys.stdin.read()\""
+    script = f"""
+        mkfifo ready stop
+        for _ in 1 2; do {hold} < stop > ready & done
+        exec 4<>stop 3<ready; read -r _ <&3; read -r _ <&3
+        exec 4>&-; wait
+    """
+    done = run(folder, "--json", *FILES, "--", "bash", "-c", script)
+    assert done.returncode == 0, done.stderr
+    summary = lines(done.stderr)[-1]
+    largest, whole = summary["largest_process_bytes"], summary["peak_memory_bytes"]
+    assert isinstance(largest, int)
+    assert 60 << 20 <= largest < 115 << 20
+    # None: no control group counts it here.
+    assert whole is None or (isinstance(whole, int) and whole >= 120 << 20)
 
 
 def test_without_a_right_to_write_the_folder_stays_as_it_is(folder: Path) -> None:

@@ -22,7 +22,10 @@ class Report:
         self.agent = agent
         self.count = 0
         self.cpu_s: float | None = None
+        """Of the command and its descendants that have ended; None: it was ended by force."""
         self.peak_memory_bytes: int | None = None
+        """Of the whole tree at once, its own shim included (a few MiB); None where no control group counts it."""
+        self.largest_process_bytes: int | None = None
         self.protections: tuple[str, ...] = ()
         self.limit = ""
         """Name of the limit that ended it."""
@@ -81,6 +84,7 @@ class Report:
             "duration_s": round(time.monotonic() - self._began, 3),
             "cpu_s": self.cpu_s,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "largest_process_bytes": self.largest_process_bytes,
             "denials": self.count,
             "limit": self.limit or None,
             "protections": list(self.protections),

@@ -174,6 +174,7 @@ class _Session:
                 finally:
                     await cancel_and_wait(running)
                     # While the control groups are still there.
+                    self._report.peak_memory_bytes = self._process.held.memory_peak_bytes() or None
                     last = await see_through(self._guard.finish(watch, reactions))
                     await see_through(self._ended())
         finally:
@@ -230,7 +231,7 @@ class _Session:
         if not outcome.ok or outcome.exit_code is None:
             raise SandboxUnavailable(f"the command could not be run: {outcome.content}")
         cpu, memory = outcome.content.split()[:2]
-        self._report.cpu_s, self._report.peak_memory_bytes = float(cpu), int(memory)
+        self._report.cpu_s, self._report.largest_process_bytes = float(cpu), int(memory)
         return outcome.exit_code if outcome.exit_code >= 0 else 128 - outcome.exit_code
 
 

@@ -41,7 +41,7 @@ def take_over(first: int) -> None:
 
 def execute(request: dict[str, Any], emit: Callable[[str, bytes], None]) -> dict[str, Any]:
     """A tool function: run `arguments["argv"]` to its end. `exit_code` is negative for a signal; `content` has the CPU
-    seconds and the peak memory in bytes of the largest process, separated by a space."""
+    seconds of all that has ended and the peak memory in bytes of the largest process, separated by a space."""
     del emit
     argv = [str(word) for word in request["arguments"]["argv"]]
     terminal = next((number for number in range(3) if os.isatty(number)), None)
@@ -61,6 +61,7 @@ def execute(request: dict[str, Any], emit: Callable[[str, bytes], None]) -> dict
     for number in range(3):
         os.dup2(null, number)
     _pass_signals(process)
+    _wait_for_orphans()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     content = f"{used.ru_utime + used.ru_stime:.6f} {used.ru_maxrss * 1024}"
     return {"ok": True, "content": content, "exit_code": process.returncode}
@@ -68,6 +69,13 @@ def execute(request: dict[str, Any], emit: Callable[[str, bytes], None]) -> dict
 
 def _control_terminal(number: int) -> None:
     fcntl.ioctl(number, termios.TIOCSCTTY, 0)
+
+
+def _wait_for_orphans() -> None:
+    """Those that have ended: only then is their time in this process's account."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _pass_signals(process: subprocess.Popen[bytes]) -> None:
