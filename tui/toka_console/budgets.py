@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from toka_runtime.protocol.snapshot import AgentView
     from toka_runtime.protocol.usage import Budget
 
+_NOTHING = Spending()
+
 
 class Standing(NamedTuple):
     """One account: what it has spent, and what it may."""
@@ -33,9 +35,16 @@ class Standing(NamedTuple):
         """Of the part of its cap that is used most; 0 without a cap."""
         return max((figure.fraction for figure in self.figures), default=0.0)
 
+    def is_past(self, line: float) -> bool:
+        """Whether so much (0..1) of any part of its cap is used. Cheap: asked of every agent that lives."""
+        spent, cap = self.spent, self.cap
+        return (cap.max_tokens is not None and spent.tokens >= line * cap.max_tokens) or (
+            cap.max_cost_usd is not None and spent.cost_usd >= line * cap.max_cost_usd
+        )
+
 
 def standing(host: HostEntry, account: Account) -> Standing:
-    return Standing(account, host.fleet.books.spent.get(account.key, Spending()), host.fleet.cap(account))
+    return Standing(account, host.fleet.books.spent.get(account.key, _NOTHING), host.fleet.cap(account))
 
 
 def of_agent(host: HostEntry, view: AgentView) -> Iterator[Standing]:
@@ -58,5 +67,6 @@ def warnings(state: ConsoleState, now: datetime) -> list[BudgetFigure]:
         # Thousands of agents may be there: whoever has spent nothing is past no line.
         if entry.view.model_calls and entry.view.state in LIVE:
             found += of_agent(state.hosts[entry.key.host], entry.view)
-    figures = [figure for each in found for figure in each.figures if figure.fraction >= WARN_AT[0]]
+    past = [each for each in found if each.is_past(WARN_AT[0])]
+    figures = [figure for each in past for figure in each.figures if figure.fraction >= WARN_AT[0]]
     return sorted(figures, key=lambda figure: -figure.fraction)
