@@ -74,6 +74,16 @@ def bwrap(argv: list[str], out: str) -> float:
     return bare([path, "--unshare-all", "--ro-bind", "/", "/", *argv], out)
 
 
+def whole_command(folder: str) -> Run:
+    """`toka-runtime exec` as typed: an interpreter, its imports, the catalogue, a fork server, one agent's walls."""
+    words = [sys.executable, "-m", "toka_runtime.cli.main", "exec", "--workspace", folder]
+
+    def run(argv: list[str], out: str) -> float:
+        return bare([*words, "--capability", "filesystem-read", "--", *argv], out)
+
+    return run
+
+
 class Server:
     """A process that starts programs on request: what is loaded once is no part of a start."""
 
@@ -243,7 +253,8 @@ def main(count: int) -> None:
         for title, server in zip(("sandlock", "ours"), servers, strict=True):
             if server is not None:
                 candidates[title] = server.run
-        start_up(candidates)
+        # Once a command: not for the rows of system calls, which run behind the same walls as "ours".
+        start_up({**candidates, "toka-runtime exec, whole command": whole_command(str(root))})
         root.chmod(0o755)
         system_calls(candidates, root / "file", folder / "figures")
         for server in servers:
