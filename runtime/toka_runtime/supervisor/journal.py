@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toka_runtime.broker.definitions import FINISH, WITHOUT_EFFECT
+from toka_runtime.protocol.ids import RunId
 from toka_runtime.protocol.snapshot import AgentView
 from toka_runtime.protocol.states import TaskState, Verdict
 from toka_runtime.store.transcripts import ToolCall, Transcripts, call_of
@@ -67,12 +68,20 @@ async def _interrupted(view: AgentView, index: int, transcripts: Transcripts) ->
         return Interrupted(task.attempt, failure=task.detail)
     if task.state not in (TaskState.RUNNING, TaskState.VERIFYING):
         return None
-    # A run that was killed before its first turn has nothing of its own: then the one that it went on with counts.
-    for run in dict.fromkeys((view.run, view.resumes)):
-        if run is not None and (history := await transcripts.conversation(run, index, task.attempt)):
-            calls = await transcripts.calls(run, index, task.attempt)
-            return _complete(task.attempt, history, calls, _Told(view))
-    return Interrupted(task.attempt)
+    run = await run_on_record(view, transcripts)
+    history = await transcripts.conversation(run, index, task.attempt) if run is not None else []
+    if run is None or not history:
+        return Interrupted(task.attempt)
+    calls = await transcripts.calls(run, index, task.attempt)
+    return _complete(task.attempt, history, calls, _Told(view))
+
+
+async def run_on_record(view: AgentView, transcripts: Transcripts) -> RunId | None:
+    """The run whose journal is to be gone on with: the newest, or, when that was cut off before it had said anything,
+    the one that it was to go on with. Raises StoreError."""
+    if view.run is not None and view.resumes is not None and not await transcripts.turns(view.run):
+        return view.resumes
+    return view.run
 
 
 class _Told:
