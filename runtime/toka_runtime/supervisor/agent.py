@@ -49,7 +49,7 @@ from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.supervisor.crash_loop import CRASHES, Breaker, death_text, restart_delay_s
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
 from toka_runtime.supervisor.health import HealthReactions
-from toka_runtime.supervisor.journal import FRESH, Beginning, beginning
+from toka_runtime.supervisor.journal import FRESH, Beginning, beginning, run_on_record
 from toka_runtime.supervisor.limits_watch import Reactions, ends_run
 from toka_runtime.supervisor.run import RunOutcome, all_verified, perform
 from toka_runtime.supervisor.services import RunVoice, Services
@@ -178,7 +178,8 @@ class Agent:
             return
         held = left.held or self._paused_by_operator
         detail = "the runtime that ran it died; it goes on where it was"
-        await self._change(AgentState.PENDING, StopReason.HOST_LOST, detail, resumes=left.run, held=held)
+        resumes = await run_on_record(left, self._services.transcripts)
+        await self._change(AgentState.PENDING, StopReason.HOST_LOST, detail, resumes=resumes, held=held)
 
     def start(self) -> None:
         """Begin a run. Only for a requested PENDING agent."""
@@ -538,10 +539,16 @@ class Agent:
             ending.state,
             ending.reason,
             ending.detail,
-            resumes=self.run if cut_off else None,
+            resumes=await self._on_record() if cut_off else None,
             held=cut_off and self._paused_by_operator,
         )
         return ending
+
+    async def _on_record(self) -> RunId | None:
+        """The run whose journal the next one goes on with."""
+        with suppress(StoreError):
+            return await run_on_record(self._services.state().agents[self.name], self._services.transcripts)
+        return self.run
 
     async def _counted(self, ending: _Ending, exit_code: int | None) -> _Ending:
         """With so many deaths so close to each other it stays down until an operator starts it."""
