@@ -97,6 +97,36 @@ def tool_tree(arguments: dict[str, Any], emit: Emit) -> str:
     return ""
 
 
+def tool_fifty(arguments: dict[str, Any], emit: Emit) -> str:
+    """Fifty descendants: in sessions of their own, deaf to SIGTERM, stopped, busy, and some that fork for ever."""
+    pids = []
+    for number in range(50):
+        if (pid := os.fork()) == 0:
+            if number % 2:
+                os.setsid()
+            if number % 3 == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if number % 10 == 4:
+                _fork_on()
+            if number % 10 == 5:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            while True:
+                signal.pause()
+        pids.append(pid)
+    emit("stdout", json.dumps([*pids, os.getpid()]).encode())
+    signal.pause()
+    return ""
+
+
+def _fork_on() -> None:
+    while True:
+        if (pid := os.fork()) == 0:
+            os.setsid()
+            time.sleep(0.005)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+
 def tool_spin(arguments: dict[str, Any], emit: Emit) -> str:
     emit("stdout", json.dumps([os.getpid()]).encode())
     while True:

@@ -21,7 +21,7 @@ from toka_runtime.protocol.states import LIVE, AgentState
 
 _MADE: dict[str, Callable[[argparse.Namespace, RunRef], cmd.Command]] = {
     "start": lambda _args, ref: cmd.StartAgent(agent=ref.agent),
-    "pause": lambda _args, ref: cmd.PauseAgent(target=ref),
+    "pause": lambda args, ref: cmd.PauseAgent(target=ref, kind=args.kind),
     "resume": lambda _args, ref: cmd.ResumeAgent(target=ref),
     "stop": lambda args, ref: cmd.StopAgent(target=ref, grace_s=args.grace),
     "kill": lambda _args, ref: cmd.KillAgent(target=ref),
@@ -29,7 +29,9 @@ _MADE: dict[str, Callable[[argparse.Namespace, RunRef], cmd.Command]] = {
 }
 _ALL: dict[str, Callable[[AgentView], bool]] = {
     "start": lambda view: view.state not in LIVE and not (view.requested and view.state is AgentState.PENDING),
-    "pause": lambda view: view.state is AgentState.RUNNING,
+    "pause": lambda view: (
+        view.state in (AgentState.RUNNING, AgentState.STARTING) or (view.requested and view.state is AgentState.PENDING)
+    ),
     "resume": lambda view: view.state is AgentState.PAUSED,
     "stop": lambda view: view.state in LIVE,
     "kill": lambda view: view.state in LIVE,
@@ -38,13 +40,24 @@ _ALL: dict[str, Callable[[AgentView], bool]] = {
 """Which agents `--all` means: those in a state to which the verb applies."""
 
 
+_KINDS = {
+    cmd.PauseKind.SOFT: "wait before the next step; nothing is frozen (default: the whole tree is frozen, now)",
+    cmd.PauseKind.INTERRUPT: "break off what it does, then wait softly",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb = str(parser.get_default("verb"))
     if verb == "freeze-all":
-        parser.add_argument("agents", nargs="*", metavar="AGENT", help="only these (default: every running agent)")
+        parser.add_argument("agents", nargs="*", metavar="AGENT", help="only these (default: every agent)")
     else:
         parser.add_argument("agents", nargs="*", metavar="AGENT", help="names as ps lists them")
         parser.add_argument("--all", action="store_true", help="every agent to which it applies")
+    if verb in {"pause", "freeze-all"}:
+        parser.set_defaults(kind=cmd.PauseKind.HARD)
+        kinds = parser.add_mutually_exclusive_group()
+        for kind, text in _KINDS.items():
+            kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
     if verb == "stop":
         parser.add_argument("--grace", type=float, default=5.0, metavar="S", help="seconds from TERM to kill (5)")
     parser.add_argument("--reason", default="", metavar="TEXT", help="kept with the record of the command")
@@ -79,7 +92,7 @@ async def _execute(args: argparse.Namespace) -> int:
 async def _freeze(args: argparse.Namespace, client: AttachedClient) -> int:
     state = await client.snapshot()
     names = tuple(view.name for view in _named(args.agents, state))
-    result = await client.send(request_of(cmd.PauseFleet(agents=names), args.reason))
+    result = await client.send(request_of(cmd.PauseFleet(agents=names, kind=args.kind), args.reason))
     answers = [
         {"agent": name, "id": result.id, "seq": result.seq, "data": {"proof": answer.get("proof")}} | answer
         for name, answer in result.data.get("agents", {}).items()

@@ -13,6 +13,8 @@ from typing import Protocol
 from toka_runtime.limits.cgroup_files import KERNEL, CgroupFiles, counters
 
 _PAUSE_S = 0.0002
+_FROZEN_PLACES = ("do_freezer_trap", "__refrigerator", "freezer_trap")
+"""Functions of the kernel in which frozen threads sleep."""
 
 
 class Freezer(Protocol):
@@ -31,6 +33,14 @@ class Freezer(Protocol):
         ...
 
     def frozen(self) -> bool: ...
+
+    def members(self) -> tuple[int, ...]:
+        """Pids of all in it. Raises OSError."""
+        ...
+
+    def awake(self) -> tuple[int, ...]:
+        """Pids of those that have not been seen to stand still. Raises OSError."""
+        ...
 
 
 class Killer(Protocol):
@@ -60,6 +70,12 @@ class FreezerV2:
     def frozen(self) -> bool:
         # Read directly: waiting for the file's notification takes 13–16 ms.
         return counters(self._files.read(self._group / "cgroup.events")).get("frozen") == 1
+
+    def members(self) -> tuple[int, ...]:
+        return members(self._group, self._files)
+
+    def awake(self) -> tuple[int, ...]:
+        return _awake(self.members())
 
 
 class KillerV2:
@@ -97,6 +113,12 @@ class FreezerV1:
     def frozen(self) -> bool:
         return self._state() == "FROZEN"
 
+    def members(self) -> tuple[int, ...]:
+        return members(self._group, self._files)
+
+    def awake(self) -> tuple[int, ...]:
+        return _awake(self.members())
+
     def _state(self) -> str:
         return self._files.read(self._group / "freezer.state").strip()
 
@@ -125,6 +147,19 @@ class KillerV1:
 def members(group: Path, files: CgroupFiles = KERNEL) -> tuple[int, ...]:
     """Processes in this very group; 0 stands for one that this PID namespace has no number for."""
     return tuple(int(pid) for pid in files.read(group / "cgroup.procs").split())
+
+
+def _awake(pids: tuple[int, ...]) -> tuple[int, ...]:
+    """Where the kernel says nothing about where they sleep, all of them."""
+    return tuple(pid for pid in pids if not _sleeps_frozen(pid))
+
+
+def _sleeps_frozen(pid: int) -> bool:
+    try:
+        threads = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/wchan")]
+    except OSError:
+        return False
+    return all(any(word in place for word in _FROZEN_PLACES) for place in threads)
 
 
 def _kill_member(pid: int, group: Path, files: CgroupFiles) -> None:

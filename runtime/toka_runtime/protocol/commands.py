@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -25,9 +26,20 @@ class StartFleet(Model):
     op: Literal["fleet.start"] = "fleet.start"
 
 
+class PauseKind(StrEnum):
+    HARD = "hard"
+    """The whole tree is frozen, now."""
+    SOFT = "soft"
+    """It goes on to its next step (model call or tool call) and waits there; nothing is frozen."""
+    INTERRUPT = "interrupt"
+    """What it does is broken off: the answer of the model is kept as far as it came, open tool calls are answered as
+    cancelled. Then as soft."""
+
+
 class PauseAgent(Model):
     op: Literal["agent.pause"] = "agent.pause"
     target: RunRef
+    kind: PauseKind = PauseKind.HARD
 
 
 class ResumeAgent(Model):
@@ -56,10 +68,11 @@ class RestartAgent(Model):
 
 
 class PauseFleet(Model):
-    """Freeze everything in scope at once. `agents` empty: all."""
+    """Pause everything in scope at once, also what is starting or is to start. `agents` empty: all."""
 
     op: Literal["fleet.pause"] = "fleet.pause"
     agents: tuple[AgentName, ...] = ()
+    kind: PauseKind = PauseKind.HARD
 
 
 class ResumeFleet(Model):

@@ -15,6 +15,7 @@ from pathlib import Path
 from toka_runtime.aio import cancel_and_wait, spawn, to_the_end
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProcessError, ProtocolError, SandboxUnavailable
+from toka_runtime.limits.cgroup_control import Freezer
 from toka_runtime.limits.enforcer import Held
 from toka_runtime.protocol.ids import ProcessRef
 from toka_runtime.sandbox.channel import FrameChannel
@@ -51,6 +52,8 @@ UNCONFINED = (
 START_S = 30.0
 """For being born: the fork server may have many others to fork first."""
 PAUSE_ANSWER_S = PAUSE_S + ANSWER_S
+GROUP_KILL_S = 2.0
+"""For the kernel to empty a control group."""
 KILL_ANSWER_S = KILL_S + 1.0
 """Later than this a shim is taken for stuck, and its tree is handled from outside."""
 STDERR_TAIL_BYTES = 4096
@@ -111,6 +114,10 @@ class ShimProcess:
         self._proof: StopProof | None = None
         self._killing: asyncio.Task[StopProof] | None = None
         self._braked = False
+        self._frozen: Freezer | None = None
+        """What holds the whole tree, its shim included, while it is paused by its control group."""
+        self._doomed: set[int] = set()
+        """Calls whose tools are to be ended as soon as the shim can."""
         self._stopping = asyncio.Lock()
         """Held by whoever stops the tree or lets it go."""
         self._running = asyncio.Event()
@@ -172,6 +179,7 @@ class ShimProcess:
                     channel, descriptor = await self._tool_channel(request, childrens_ends)
                     channels.append(channel)
                     descriptors.append(descriptor)
+                await self._until_thawed()
                 await self._control.request(
                     "tool", timeout_s=ANSWER_S, descriptors=[*descriptors, *standard], call=number
                 )
@@ -212,6 +220,16 @@ class ShimProcess:
             ours.close()
             raise
 
+    async def _until_thawed(self) -> None:
+        """The shim hears nothing before. Returns as well when the tree has ended."""
+        while self._frozen is not None and not self._control.closed:
+            thawing, ending = spawn(self._running.wait()), spawn(self._shim_gone.wait())
+            try:
+                await asyncio.wait({thawing, ending}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancel_and_wait(thawing)
+                await cancel_and_wait(ending)
+
     async def _tool_exit(self, call: int) -> int:
         """The exit code of a tool that has closed its socket."""
         ended = self._tools[call]
@@ -223,6 +241,10 @@ class ShimProcess:
     async def _end_tool(self, call: int) -> None:
         """Returns when the tool and all that it started are gone, or the whole tree is."""
         ended = self._tools[call]
+        if self._frozen is not None:
+            # Nothing of it runs; whoever goes on, or ends the tree, sees to it.
+            self._doomed.add(call)
+            return
         # Normally it is just about to end: it has sent its result.
         await asyncio.wait([ended], timeout=0.05)
         if ended.done() or self._control.closed:
@@ -258,12 +280,50 @@ class ShimProcess:
             self._running.clear()
             self._paused_at = self._clock.monotonic()
         try:
+            if (proof := await asyncio.to_thread(self._freeze, began)) is not None:
+                return proof
             return _proof(await self._ask("stop", PAUSE_ANSWER_S), began)
         except NoAnswer:
             return _proof_of(await asyncio.to_thread(stop_tree, self.process.pid), began)
         except ProcessError:
             self._running.set()
             raise
+
+    def _freeze(self, began: float) -> StopProof | None:
+        """None: there is no control group to freeze it by. Blocking."""
+        freezer = self.held.freezer
+        try:
+            if freezer is None or self.process.pid not in freezer.members():
+                return None
+            confirmed = freezer.freeze(PAUSE_S)
+            survivors = () if confirmed else freezer.awake()
+            self._frozen = freezer
+            return StopProof(
+                confirmed=confirmed,
+                mechanism=freezer.mechanism,
+                processes=len(freezer.members()) - len(survivors),
+                duration_ms=(time.monotonic() - began) * 1000,
+                survivors=survivors,
+            )
+        except OSError:
+            return None
+
+    def _thaw(self, began: float) -> StopProof | None:
+        """None: it was not frozen by its group, which is gone now. Blocking."""
+        freezer, self._frozen = self._frozen, None
+        if freezer is None:
+            return None
+        try:
+            confirmed = freezer.thaw(PAUSE_S)
+            return StopProof(
+                confirmed=confirmed,
+                mechanism=freezer.mechanism,
+                processes=len(freezer.members()),
+                duration_ms=(time.monotonic() - began) * 1000,
+                survivors=() if confirmed else freezer.members(),
+            )
+        except OSError:
+            return None
 
     async def resume(self) -> StopProof:
         async with self._stopping:
@@ -277,17 +337,26 @@ class ShimProcess:
             await asyncio.to_thread(stop_tree if still else continue_tree, self.process.pid)
 
     async def _resume(self) -> StopProof:
-        self._braked = False
         began = time.monotonic()
-        proof = _proof(await self._ask("continue", PAUSE_ANSWER_S), began)
+        proof = await asyncio.to_thread(self._thaw, began)
+        if proof is None or self._braked:
+            # Those that were stopped by signals, too.
+            proof = _proof(await self._ask("continue", PAUSE_ANSWER_S), began)
+        self._braked = False
         if not self._running.is_set():
             self._paused_s += self._clock.monotonic() - self._paused_at
             self._running.set()
+        doomed, self._doomed = self._doomed, set()
+        for call in doomed:
+            with suppress(ProcessError):
+                await self._control.request("kill_tool", timeout_s=KILL_S + ANSWER_S, call=call)
         return proof
 
     async def terminate(self, grace_s: float) -> StopProof:
         if self._proof is None:
             try:
+                # One that is frozen acts on nothing.
+                await asyncio.to_thread(self._thaw, time.monotonic())
                 await self._ask("term", PAUSE_ANSWER_S)
                 empty, ticking = spawn(self._empty.wait()), spawn(self._clock.sleep(grace_s))
                 try:
@@ -310,20 +379,46 @@ class ShimProcess:
 
     async def _kill(self) -> StopProof:
         began = time.monotonic()
-        answer: Message | None = None
-        with suppress(ProcessError):
-            answer = await self._ask("kill", KILL_ANSWER_S)
-        if answer is None:
-            proof = await self._kill_from_outside(began)
-        else:
-            if answer["confirmed"]:
-                await self._shim_ended(ANSWER_S)
-            proof = _proof(answer, began, more=1)
+        proof = await self._kill_group(began)
+        if proof is None:
+            proof = await self._kill_by_signals(began)
         self._proof = proof
         if proof.confirmed:
             self.close()
             await asyncio.to_thread(self.held.close)
         return proof
+
+    async def _kill_group(self, began: float) -> StopProof | None:
+        """None: there is no control group to kill it by, or that was not enough."""
+        freezer, killer = self.held.freezer, self.held.killer
+        if freezer is None or killer is None:
+            return None
+        try:
+            processes = freezer.members()
+            if self.process.pid not in processes:
+                return None
+            left = await asyncio.to_thread(killer.kill, GROUP_KILL_S)
+        except OSError:
+            return None
+        if left or not await self._shim_ended(ANSWER_S):
+            return None
+        return StopProof(
+            confirmed=True,
+            mechanism=killer.mechanism,
+            processes=len(processes),
+            duration_ms=(time.monotonic() - began) * 1000,
+        )
+
+    async def _kill_by_signals(self, began: float) -> StopProof:
+        await asyncio.to_thread(self._thaw, began)
+        answer: Message | None = None
+        with suppress(ProcessError):
+            answer = await self._ask("kill", KILL_ANSWER_S)
+        if answer is None:
+            return await self._kill_from_outside(began)
+        if answer["confirmed"]:
+            await self._shim_ended(ANSWER_S)
+        return _proof(answer, began, more=1)
 
     async def _kill_from_outside(self, began: float) -> StopProof:
         """The shim is dead, stuck or stopped. What it held goes to the fork server, which kills it."""

@@ -26,6 +26,7 @@ from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.limits.tree_watch import TreeWatch
 from toka_runtime.protocol.approval import ApprovalMode
 from toka_runtime.protocol.capability import PathRule, Rights
+from toka_runtime.protocol.commands import PauseKind
 from toka_runtime.protocol.events import (
     AgentStateChanged,
     BudgetExhausted,
@@ -51,9 +52,11 @@ from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
 from toka_runtime.supervisor.health import HealthReactions
 from toka_runtime.supervisor.journal import FRESH, Beginning, beginning, run_on_record
 from toka_runtime.supervisor.limits_watch import Reactions, ends_run
+from toka_runtime.supervisor.pausing import SoftPause, at_rest, pause_text
 from toka_runtime.supervisor.run import RunOutcome, all_verified, perform
 from toka_runtime.supervisor.services import RunVoice, Services
 from toka_runtime.supervisor.session import WorkerDied
+from toka_runtime.supervisor.steps import Steps
 
 _JITTER = random.Random()  # noqa: S311 - spreads waits, guards nothing
 _FINAL = frozenset({StopReason.STORE_FAILED, StopReason.CRASH_LOOP})
@@ -126,6 +129,11 @@ class Agent:
         """The next run goes on where the newest one was cut off."""
         self._held: asyncio.Event | None = None
         """Set by `resume`, while a run that goes on waits for an operator's word."""
+        self._soft: SoftPause | None = None
+        """Asked for, and until it is resumed."""
+        self._frozen = False
+        """Its processes are, whatever else it waits for."""
+        self._steps: Steps | None = None
         self._losses = Losses()
         self._breaker = Breaker(spec.restart)
         self._settled = asyncio.Event()
@@ -196,35 +204,97 @@ class Agent:
 
     # -- what an operator does ------------------------------------------------------------------------------------
 
-    async def pause(self, reason: StopReason = StopReason.OPERATOR, why: str = "") -> StopProof:
+    @property
+    def can_pause(self) -> bool:
+        """Not yet at rest: running, about to start, or waiting with its processes awake."""
+        waiting = self.state is AgentState.PAUSED and not self._frozen
+        return (self._begins and self._soft is None) or self.state is AgentState.RUNNING or waiting
+
+    @property
+    def can_resume(self) -> bool:
+        return self.state is AgentState.PAUSED or self._frozen or self._soft is not None
+
+    @property
+    def _begins(self) -> bool:
+        return self.state is AgentState.STARTING or (self.requested and self.state is AgentState.PENDING)
+
+    async def pause(
+        self, reason: StopReason = StopReason.OPERATOR, why: str = "", *, kind: PauseKind = PauseKind.HARD
+    ) -> StopProof:
+        """Of an agent that is about to start: it is held before it runs anything. Raises CommandRefused,
+        ProcessError."""
+        if not self.can_pause:
+            raise CommandRefused(f"agent {self.name} is {self.state}, there is nothing to pause")
+        if self._begins:
+            self._soft = SoftPause(reason, why or "held before it ran anything")
+            return at_rest("held at its start")
+        if kind is PauseKind.HARD:
+            return await self._pause_hard(reason, why)
+        return await self._pause_softly(kind, reason, why)
+
+    async def _pause_hard(self, reason: StopReason, why: str) -> StopProof:
         """Freeze the whole tree. The gate closes first: no model request starts after this begins."""
-        if self.state is not AgentState.RUNNING or self.process is None:
-            raise CommandRefused(f"agent {self.name} is {self.state}, only a running agent can be paused")
+        process, run = self.process, self.run
+        if process is None or run is None:
+            raise CommandRefused(f"agent {self.name} is ending")
         self.gate.close()
         try:
-            proof = await self.process.pause()
+            frozen, held = await asyncio.gather(process.pause(), self._gateway_holds(run))
         except ProcessError:
+            self._services.gateway.release(run)
             self.gate.open()
             raise
+        proof = frozen if held else frozen.model_copy(update={"confirmed": False})
+        self._frozen = self.process is process
+        detail = pause_text(proof, why, gateway_holds=held)
         if self.state is AgentState.RUNNING:
-            confirmed = "confirmed" if proof.confirmed else f"UNCONFIRMED, not stopped: {list(proof.survivors)}"
-            detail = (
-                f"{proof.processes} processes stopped by {proof.mechanism} in {proof.duration_ms:.1f} ms, {confirmed}"
-            )
-            await self._change(AgentState.PAUSED, reason, f"{why}; {detail}" if why else detail)
+            await self._change(AgentState.PAUSED, reason, detail)
+        elif self._frozen:
+            await self._record(Noticed(level=Level.INFO, code="agent.frozen", message=detail))
         return proof
 
+    async def _gateway_holds(self, run: RunId) -> bool:
+        """False: it has not confirmed that it begins no request."""
+        try:
+            await self._services.gateway.hold(run)
+        except ModelError:
+            return False
+        return True
+
+    async def _pause_softly(self, kind: PauseKind, reason: StopReason, why: str) -> StopProof:
+        if self.state is not AgentState.RUNNING:
+            raise CommandRefused(f"agent {self.name} is {self.state} and takes no step")
+        soft = self._soft = SoftPause(reason, why or f"{kind}: nothing is frozen")
+        if kind is PauseKind.INTERRUPT and self._steps is not None:
+            self._steps.interrupt()
+        return await soft.proof()
+
+    async def _before_step(self) -> None:
+        """A soft pause is taken here, a hard one waited for."""
+        await self.gate.until_open()
+        if (soft := self._soft) is not None:
+            await self._stand(soft.reason, soft.detail)
+
     async def resume(self) -> StopProof:
+        """Thaw it, and let it take its next step. Raises CommandRefused, ProcessError."""
+        if not self.can_resume:
+            raise CommandRefused(f"agent {self.name} is {self.state}, not paused")
+        if self.reason is StopReason.BUDGET and self.state is AgentState.PAUSED and not self._frozen:
+            raise CommandRefused(f"{self.name} waits for a higher cap: {self.detail}")
+        proof = await self._thaw() if self._frozen else at_rest("word of an operator")
+        self._soft = None
         if self._held is not None:
             self._held.set()
-            return StopProof(confirmed=True, mechanism="word of an operator", processes=0, duration_ms=0.0)
-        if self.state is not AgentState.PAUSED or self.process is None:
-            raise CommandRefused(f"agent {self.name} is {self.state}, not paused")
-        if self.reason is StopReason.BUDGET:
-            raise CommandRefused(f"{self.name} waits for a higher cap: {self.detail}")
+        return proof
+
+    async def _thaw(self) -> StopProof:
+        if self.process is None or self.run is None:
+            raise CommandRefused(f"agent {self.name} is ending")
         proof = await self.process.resume()
-        if self.state is AgentState.PAUSED:
+        self._frozen = False
+        if self.state is AgentState.PAUSED and self._held is None and self.reason is not StopReason.BUDGET:
             await self._change(AgentState.RUNNING, detail="resumed")
+        self._services.gateway.release(self.run)
         self.gate.open()
         return proof
 
@@ -245,6 +315,7 @@ class Agent:
             raise CommandRefused(f"agent {self.name} was not started")
         if self._life is None or self._life.done():
             await self._change(ending.state, ending.reason, f"{ending.detail} before it started")
+            self._soft = None
             self._settle()
             return None
         self._ending = ending
@@ -301,11 +372,18 @@ class Agent:
             reason, why = StopReason.OPERATOR, "it was paused when the runtime died"
         else:
             return
+        await self._stand(reason, f"{why}; look, then resume or kill it")
+
+    async def _stand(self, reason: StopReason, detail: str) -> None:
+        """Paused, softly, until an operator resumes it."""
         self._held = asyncio.Event()
         try:
             with self.gate.hold():
-                await self._change(AgentState.PAUSED, reason, f"{why}; look, then resume or kill it")
+                await self._change(AgentState.PAUSED, reason, detail)
+                if self._soft is not None:
+                    self._soft.reached.set()
                 await self._held.wait()
+                await self.gate.until_open()
                 await self._change(AgentState.RUNNING, detail="resumed")
         finally:
             self._held = None
@@ -455,7 +533,9 @@ class Agent:
             self.approvals = desk
             await self._change(AgentState.RUNNING)
             await self._until_told(begin, held=held)
+            await self._before_step()
 
+        self._steps = Steps(self._before_step)
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         telling = spawn(self._tell_protections(unconfined, over), name=f"protections of {self.name}")
         try:
@@ -469,6 +549,7 @@ class Agent:
                 asks=self.asks,
                 on_ready=ready,
                 on_budget=self._out_of_budget,
+                steps=self._steps,
                 begin=begin,
             )
         finally:
@@ -512,6 +593,9 @@ class Agent:
 
     async def _clean_up(self, ending: _Ending) -> _Ending:
         process, self.process, self.meter, self.approvals = self.process, None, None, None
+        self._frozen, self._soft, self._steps = False, None, None
+        if self.run is not None:
+            self._services.gateway.release(self.run)
         watch, self._watch = self._watch, None
         if watch is not None:
             reached = await self._services.guard.finish(watch, self._reactions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from toka_runtime.broker.approvals import ApprovalDesk
@@ -19,6 +20,14 @@ from toka_runtime.supervisor.supervisor import Supervisor
 
 REMEMBERED = 10_000
 DEDUPE_S = 600.0
+
+
+class _PartlyDone(CommandRefused):
+    """Done for some; the data say for whom."""
+
+    def __init__(self, message: str, data: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.data = data
 
 
 class Dispatcher:
@@ -70,6 +79,8 @@ class Dispatcher:
             message, data = await self._perform(request)
         except TokaError as error:
             ok, code, message = False, error.code, str(error)
+            if isinstance(error, _PartlyDone):
+                data = error.data
         if request.command.op not in cmd.QUERIES:
             await supervisor.record(
                 CommandHandled(
@@ -95,7 +106,7 @@ class Dispatcher:
                 await supervisor.request([command.agent])
                 return f"{command.agent} is asked to start", {}
             case cmd.PauseAgent():
-                return _say("paused", await self._run(command.target).pause())
+                return _say("paused", await self._run(command.target).pause(kind=command.kind))
             case cmd.ResumeAgent():
                 return _say("resumed", await self._run(command.target).resume())
             case cmd.StopAgent():
@@ -109,9 +120,12 @@ class Dispatcher:
                 await supervisor.request([agent.name])
                 return f"{agent.name} starts again", {}
             case cmd.PauseFleet():
-                return await self._each(command.agents, AgentState.RUNNING, Agent.pause, "paused")
+                kind = command.kind
+                return await self._each(
+                    command.agents, lambda agent: agent.can_pause, lambda agent: agent.pause(kind=kind), "paused"
+                )
             case cmd.ResumeFleet():
-                return await self._each(command.agents, AgentState.PAUSED, Agent.resume, "resumed")
+                return await self._each(command.agents, lambda agent: agent.can_resume, Agent.resume, "resumed")
             case cmd.DecideApproval():
                 return await self._desk(command.target).decide(command, request.actor), {}
             case cmd.RevokeGrant():
@@ -136,18 +150,21 @@ class Dispatcher:
                 return "", {"diff": diff, "truncated": truncated}
 
     async def _each(
-        self, names: tuple[AgentName, ...], state: AgentState, act: Any, done: str
+        self,
+        names: tuple[AgentName, ...],
+        applies: Callable[[Agent], bool],
+        act: Callable[[Agent], Awaitable[StopProof]],
+        done: str,
     ) -> tuple[str, dict[str, Any]]:
-        """The same act on every agent in scope that is in `state`, at once; each one's proof is in the data."""
+        """The same act on every agent in scope to which it applies, at once; each one's proof is in the data, also of
+        the _PartlyDone that is raised when some fail."""
         agents = [
-            agent
-            for agent in self._supervisor.agents.values()
-            if agent.state is state and (not names or agent.name in names)
+            agent for agent in self._supervisor.agents.values() if applies(agent) and (not names or agent.name in names)
         ]
 
         async def one(agent: Agent) -> dict[str, Any]:
             try:
-                proof: StopProof = await act(agent)
+                proof = await act(agent)
             except TokaError as error:
                 return {"ok": False, "code": error.code, "message": str(error)}
             return {"ok": proof.confirmed, "proof": proof.model_dump()}
@@ -156,7 +173,7 @@ class Dispatcher:
         data = {agent.name: answer for agent, answer in zip(agents, answers, strict=True)}
         bad = [name for name, answer in data.items() if not answer["ok"]]
         if bad:
-            raise CommandRefused(f"not {done}: {', '.join(bad)}; {len(agents) - len(bad)} {done}")
+            raise _PartlyDone(f"not {done}: {', '.join(bad)}; {len(agents) - len(bad)} {done}", {"agents": data})
         return f"{len(agents)} agents {done}", {"agents": data}
 
     def _desk(self, target: RunRef) -> ApprovalDesk:
@@ -184,7 +201,8 @@ def _say(done: str, proof: StopProof | None) -> tuple[str, dict[str, Any]]:
         return f"{done}; it had no process", {}
     text = f"{done}: {proof.processes} processes by {proof.mechanism} in {proof.duration_ms:.1f} ms"
     if not proof.confirmed:
-        text = f"UNCONFIRMED, {done} but for {list(proof.survivors)}"
+        left = f"{done} but for {list(proof.survivors)}" if proof.survivors else f"by {proof.mechanism}"
+        text = f"UNCONFIRMED, {left}"
     return text, {"proof": proof.model_dump()}
 
 

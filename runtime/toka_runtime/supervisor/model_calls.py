@@ -28,10 +28,13 @@ from toka_runtime.protocol.usage import TokenUsage
 from toka_runtime.supervisor.budgets import Admitted, bytes_of
 from toka_runtime.supervisor.deadline import PauseGate
 from toka_runtime.supervisor.services import RunVoice
+from toka_runtime.supervisor.steps import Interrupted, Steps
 
 Frame = dict[str, Any]
 
 OnBudget = Callable[[BudgetReached], AbstractAsyncContextManager[None]]
+INTERRUPTED = "interrupted"
+"""Stop reason, for the worker, of a turn that an operator broke off."""
 _QUOTE_S = 2.0
 _LOST_GATEWAYS = 3
 """So many may be lost under one turn before its task attempt fails."""
@@ -70,6 +73,8 @@ class ModelCalls:
         """(messages, tokens): what the provider counted of the conversation, answers included."""
         self._numbers = count(1)
         self._messages: list[dict[str, Any]] = []
+        self._said: list[str] = []
+        """Text of the answer that streams."""
         self.attempt = 1
         """Of the task in work."""
 
@@ -82,13 +87,15 @@ class ModelCalls:
             # It is this run's from here on: whoever goes on with it need not look further back.
             await self._services.transcripts.record(self._voice.run, task, attempt, 0, history)
 
-    async def serve(self, frame: Frame) -> Frame:
-        """Carry out one `model` frame and return the worker's `model.result`. Raises ProtocolError for a frame that
-        does not fit the conversation, StoreError when nothing can be recorded any more."""
+    async def serve(self, frame: Frame, steps: Steps) -> Frame:
+        """Carry out one `model` frame, as a step, and return the worker's `model.result`. Raises ProtocolError
+        for a frame that does not fit the conversation, StoreError when nothing can be recorded any more."""
         task, turn = int(frame["task"]), int(frame["turn"])
         await self._extend(task, frame)
         try:
-            finished = await self._answered(task, turn)
+            finished = await steps.run(self._answered(task, turn))
+        except Interrupted:
+            finished = await self._aborted(task)
         except ModelError as error:
             return {"t": "model.result", "id": frame["id"], "ok": False, "code": error.code, "message": error.message}
         return {
@@ -100,6 +107,16 @@ class ModelCalls:
             "usage": finished.usage.model_dump(),
         }
 
+    async def _aborted(self, task: int) -> Finished:
+        """The turn as far as it came: its text. A call that was not whole is none."""
+        said = "".join(self._said).strip()
+        content = ({"type": "text", "text": said},) if said else ()
+        if content:
+            answer = {"role": "assistant", "content": list(content)}
+            record = self._services.transcripts.record
+            await record(self._voice.run, task, self.attempt, len(self._messages), [answer])
+        return Finished(content=content, stop_reason=INTERRUPTED, model=self._spec.model)
+
     async def _answered(self, task: int, turn: int) -> Finished:
         """Asked again, as a call of its own, when the gateway's process was lost under it. Raises ModelError."""
         for _ in range(_LOST_GATEWAYS):
@@ -109,6 +126,7 @@ class ModelCalls:
 
     async def _call(self, task: int, turn: int) -> Finished:
         call = CallId(f"m{next(self._numbers)}")
+        self._said.clear()
         return await self._carry_out(await self._admit(self._request(call, task, turn)))
 
     # -- what it may cost ---------------------------------------------------------------------------------------------
@@ -230,6 +248,8 @@ class ModelCalls:
                     case Delta(kind="tool_input"):
                         self._services.health.beat(self._voice.run)
                     case Delta():
+                        if event.kind == "text":
+                            self._said.append(event.text)
                         output.append(
                             self._voice.agent,
                             self._voice.run,
@@ -240,6 +260,8 @@ class ModelCalls:
                             call=context.call,
                         )
                     case Retrying():
+                        if event.discard:
+                            self._said.clear()
                         await self._voice.emit(
                             ModelCallRetried(
                                 call=context.call,

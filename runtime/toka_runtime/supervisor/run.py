@@ -25,6 +25,7 @@ from toka_runtime.supervisor.model_calls import ModelCalls, OnBudget
 from toka_runtime.supervisor.prompt import system_prompt
 from toka_runtime.supervisor.services import RunVoice
 from toka_runtime.supervisor.session import WorkerDied, WorkerSession
+from toka_runtime.supervisor.steps import Steps
 from toka_runtime.supervisor.tasks import TaskEnd, TaskScene, prove, run_task
 from toka_runtime.supervisor.workspace import AgentWorkspace
 
@@ -49,6 +50,7 @@ async def perform(
     asks: bool,
     on_ready: Callable[[ApprovalDesk | None], Awaitable[None]],
     on_budget: OnBudget,
+    steps: Steps,
     begin: Beginning = FRESH,
 ) -> RunOutcome:
     """`asks`: what lies beyond the rights is put before an operator. `begin`: what an earlier run has done already.
@@ -106,7 +108,7 @@ async def perform(
         folder=root,
         on_budget=on_budget,
     )
-    session = WorkerSession(voice, process, gate, calls)
+    session = WorkerSession(voice, process, gate, calls, steps)
     hello = session.hello(system=system, tools=tools, model=spec.model, limits=options.loop)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(gate.flush)

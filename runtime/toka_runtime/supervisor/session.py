@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toka_runtime.aio import cancel_and_wait, spawn
-from toka_runtime.broker.gate import Gate
+from toka_runtime.broker.gate import Gate, ToolReply
 from toka_runtime.broker.shown import valid
 from toka_runtime.errors import ProcessError, ProtocolError
 from toka_runtime.protocol.events import Level, Noticed
@@ -17,6 +17,12 @@ from toka_runtime.store.transcripts import call_key
 from toka_runtime.supervisor.model_calls import Frame, ModelCalls
 from toka_runtime.supervisor.options import LoopLimits
 from toka_runtime.supervisor.services import RunVoice
+from toka_runtime.supervisor.steps import Interrupted, Steps
+
+_BROKEN_OFF = ToolReply(
+    "An operator interrupted this call: what it was to do is not done, or only in part. Look before you repeat it.",
+    is_error=True,
+)
 
 
 class WorkerDied(ProcessError):
@@ -40,12 +46,13 @@ class AttemptResult:
 
 
 class WorkerSession:
-    def __init__(self, voice: RunVoice, process: AgentProcess, gate: Gate, calls: ModelCalls) -> None:
+    def __init__(self, voice: RunVoice, process: AgentProcess, gate: Gate, calls: ModelCalls, steps: Steps) -> None:
         self._voice = voice
         self._process = process
         self._channel = process.channel
         self._gate = gate
         self._calls = calls
+        self._steps = steps
         self._begun: set[CallId] = set()
 
     async def hello(
@@ -88,8 +95,10 @@ class WorkerSession:
             frame = await self._receive()
             match frame.get("t"):
                 case "model":
-                    await self._channel.send(await self._calls.serve(frame))
+                    await self._steps.before((int(frame["task"]), int(frame["turn"])))
+                    await self._channel.send(await self._calls.serve(frame, self._steps))
                 case "tool":
+                    await self._steps.before((int(frame["task"]), int(frame["turn"])))
                     await self._channel.send(self._nudged(await self._tool(frame)))
                 case "note":
                     await self._note(frame)
@@ -137,7 +146,12 @@ class WorkerSession:
         run, journal = self._voice.run, self._voice.services.transcripts
         # Its arguments are in the conversation already.
         await journal.tool_begun(run, key, task=task, attempt=attempt, tool=valid(name[:200]), arguments={})
-        reply = await self._gate.call(name, asked.get("input"), call=identity, task=task, turn=turn)
+        try:
+            reply = await self._steps.run(
+                self._gate.call(name, asked.get("input"), call=identity, task=task, turn=turn)
+            )
+        except Interrupted:
+            reply = _BROKEN_OFF
         answer = {"content": reply.content, "is_error": reply.is_error, "finish": reply.finish is not None}
         await journal.tool_ended(run, key, "error" if reply.is_error else "ok", answer)
         return {"t": "tool.result", "id": frame["id"], **answer}

@@ -53,6 +53,7 @@ CUT_CALL = (
     "split what is long into several smaller calls."
 )
 NOT_ASKED = "Not run: the answer did not end with a request for tools (stop reason {reason!r}). Send the call again."
+INTERRUPTED = "An operator interrupted your answer. Go on with the task from here."
 SKIPPED = "Skipped: the task was finished by an earlier call of the same turn."
 CANCELLED_CALL = "The task was cancelled during this call: its outcome is unknown."
 CANCELLED_LATER = "Not run: the task was cancelled."
@@ -203,6 +204,8 @@ class TaskLoop:
             self._run_calls(calls, problems)
         elif stop in {"max_tokens", "model_context_window_exceeded"}:
             self._continue_cut(blocks, calls, stop)
+        elif stop == "interrupted":
+            self._talk.append("user", [text_block(INTERRUPTED)])
         elif stop == "pause_turn" and blocks and not calls:
             self._pauses += 1
             if self._pauses > MAX_PAUSES:

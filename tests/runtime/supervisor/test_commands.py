@@ -13,6 +13,7 @@ from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.ids import AgentName, ProcessRef, RunId
 from toka_runtime.protocol.states import AgentState, StopReason
+from toka_runtime.sandbox.process import ShimProcess
 
 S = AgentState
 
@@ -27,8 +28,13 @@ class Held:
         return finish() if self.event.is_set() else self.event
 
 
-def state_letter(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def stands_still(stage: Scene) -> bool:
+    """By the kernel's word: the control group's, or without one that of the process table."""
+    process = stage.agent("a").process
+    if isinstance(process, ShimProcess) and process.held.freezer is not None:
+        return process.held.freezer.frozen()
+    worker = stage.of(ev.ProcessStarted)[-1].worker_pid
+    return Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 async def running(stage: Scene, name: str = "a") -> None:
@@ -43,8 +49,7 @@ async def test_pause_stops_the_processes_and_no_model_call_starts_until_resume(t
         answer = await stage.send(cmd.PauseAgent(target=stage.ref("a")))
         assert answer.ok, answer
         assert stage.agent("a").state is S.PAUSED
-        worker = stage.of(ev.ProcessStarted)[-1].worker_pid
-        assert state_letter(worker) == "T"
+        assert stands_still(stage)
         held.event.set()  # the paid stream ends while paused: drained, and nothing new starts
         await stage.until(lambda: stage.of(ev.ModelCallEnded))
         assert len(stage.of(ev.ModelCallStarted)) == 1
