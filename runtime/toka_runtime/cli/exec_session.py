@@ -35,8 +35,8 @@ from toka_runtime.sandbox.plan import KernelRefusal, SandboxPlan, ToolOutcome, T
 from toka_runtime.sandbox.process import ShimProcess
 from toka_runtime.sandbox.toolchains import tool_environment
 from toka_runtime.sandbox.view import operators_user
+from toka_runtime.supervisor.agent_environment import agent_environment, make_scratch
 from toka_runtime.supervisor.limits_watch import LimitGuard, Reactions
-from toka_runtime.supervisor.workspace.environment import agent_environment, make_scratch
 
 GRACE_S = 2.0
 """Between SIGTERM and the end by force, when the time is over."""

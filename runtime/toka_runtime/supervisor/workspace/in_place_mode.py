@@ -8,10 +8,10 @@ from toka_runtime.errors import WorkspaceError
 from toka_runtime.protocol.events import WorkCommitted
 from toka_runtime.protocol.ids import AgentName, RunId
 from toka_runtime.protocol.spec import AgentSpec
+from toka_runtime.supervisor.agent_environment import agent_environment, make_scratch
 from toka_runtime.supervisor.git import Author
 from toka_runtime.supervisor.workspace.base import AgentWorkspace
 from toka_runtime.supervisor.workspace.copying import CopyLimits, measure
-from toka_runtime.supervisor.workspace.environment import agent_environment, make_scratch
 from toka_runtime.supervisor.workspace.facts import Facts
 from toka_runtime.supervisor.workspace.folders import remove_tree
 from toka_runtime.supervisor.workspace.layout import Layout
