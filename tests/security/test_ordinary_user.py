@@ -19,8 +19,10 @@ CORE = ("approvals", "bombs", "files", "folder_walls", "processes", "secrets", "
 """Where the kernel decides. CI runs all of it as an ordinary user, too."""
 WITH_BWRAP = ("files", "processes", "secrets", "sockets")
 """Where it matters who has made the namespaces and the mounts."""
+EXEC = "exec"
+"""What `toka-runtime exec` is as a whole: no attack of this folder, but the same kernel decides."""
 CASES = [
-    *((name, "") for name in CORE),
+    *((name, "") for name in (*CORE, EXEC)),
     *((name, "bwrap") for name in WITH_BWRAP),
     ("secrets", "set-uid bwrap"),
 ]
@@ -70,6 +72,8 @@ async def test_as_nobody(name: str, maker: str) -> None:
             if (HERE / part).is_dir():
                 shutil.copytree(HERE / part, folder / part, ignore=IGNORED, symlinks=True)
         shutil.copy(HERE / "pyproject.toml", folder)
+        if (specs := HERE.parent / "shared/data/toka-specs").is_dir():
+            shutil.copytree(specs, folder / "specs")
         for path in (folder, *folder.rglob("*")):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
         bwrap = _bwrap(maker, folder)
@@ -79,7 +83,7 @@ async def test_as_nobody(name: str, maker: str) -> None:
                 python,
                 "-m",
                 "pytest",
-                f"tests/security/test_{name}.py",
+                "tests/e2e/test_exec.py" if name == EXEC else f"tests/security/test_{name}.py",
                 "-q",
                 "-x",
                 "-p",
@@ -93,6 +97,7 @@ async def test_as_nobody(name: str, maker: str) -> None:
                 "PYTHONPATH": ":".join(packages),
                 "HOME": str(folder),
                 "LANG": "C.UTF-8",
+                "TOKA_SPECS": str(folder / "specs"),
                 "TOKA_TESTS_ONLY_BWRAP": bwrap,
             },
             user=user.pw_uid,
