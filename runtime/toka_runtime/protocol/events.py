@@ -142,7 +142,7 @@ class AgentStateChanged(Event):
     """A sentence for people; for PAUSED how the stop was confirmed, for SKIPPED which dependency failed."""
     attempt: int = 1
     resumes: RunId | None = None
-    """With PENDING: the next run goes on where this one was cut off; what it has done stays done."""
+    """With PENDING: the next run goes on where this one of the agent was cut off; what is done stays done."""
     held: bool = False
     """With `resumes`: the next run waits until an operator resumes it."""
 
