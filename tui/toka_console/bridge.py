@@ -43,12 +43,13 @@ HISTORY_KINDS = (
     "output.appended", "tool.call_started", "tool.call_ended", "model.call_started", "task.state_changed",
     "task.verified", "operation.denied", "agent.state_changed", "agent.work_committed", "agent.limit_reached",
     "approval.requested", "approval.decided", "grant.issued", "grant.revoked", "grant.expired",
+    "agent.health_changed",
 )  # fmt: skip
 ACTIVITY_KINDS = (
     "operation.denied", "agent.state_changed", "task.state_changed", "task.verified", "agent.work_committed",
     "command.handled", "runtime.noticed", "runtime.started", "runtime.stopped", "spec.rejected", "agent.limit_reached",
     "approval.requested", "approval.decided", "grant.issued", "grant.revoked", "grant.expired", "budget.set",
-    "budget.warned", "budget.exhausted",
+    "budget.warned", "budget.exhausted", "agent.health_changed",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from toka_console.format.units import elapsed, plural, size
 from toka_console.ring import OutputRing, Tool
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalOutcome, ApprovalRequest
+from toka_runtime.protocol.health import HealthLevel
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 
 
@@ -91,6 +92,13 @@ def activity(envelope: ev.Envelope) -> Line | None:
             return Line(f"{event.file} rejected: {plural(len(event.problems), 'problem')}", "bad")
         case ev.LimitReached():
             return Line(event.text, "warn")
+        case ev.HealthChanged():
+            health = event.health
+            return (
+                Line("gets on again", "info")
+                if health.level is HealthLevel.OK
+                else Line(health.text(envelope.at), "warn")
+            )
         case ev.ApprovalRequested() if event.request.count == 1:
             return Line(_asked(event.request), "warn")
         case ev.ApprovalDecided():

@@ -139,6 +139,8 @@ def quota_wait(view: AgentView, now: datetime) -> str:
 
 
 def last_action(view: AgentView, now: datetime) -> str:
+    if view.state in LIVE and (unwell := last_health(view, now)):
+        return unwell
     if view.model_call_since is not None and view.state is AgentState.RUNNING:
         if quota := quota_wait(view, now):
             return f"waiting for {quota}"
@@ -225,6 +227,10 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
         parts.append(f"{len(failed)} failed: {newest.key.name} {why(newest.view)} {age(newest.view.since, now)} ago")
     if (limit := newest_limit(state, now)) is not None and limit.key is not None:
         parts.append(f"{limit.key.name}: {limit.text}")
+    if unwell := [entry for entry in state.agents.values() if entry.view.health is not None]:
+        newest = max(unwell, key=lambda entry: entry.view.health.since if entry.view.health else now)
+        more = f" (+{len(unwell) - 1} more)" if len(unwell) > 1 else ""
+        parts.append(f"{newest.key.name} {last_health(newest.view, now)}{more}")
     if figures := budgets.warnings(state, now):
         more = f" (+{len(figures) - 1} more)" if len(figures) > 1 else ""
         parts.append(budget_text.warning(figures[0]) + more)
@@ -243,6 +249,11 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
     if denied and parts:
         parts.append(plural(denied, "denial"))
     return Alert("  ·  ".join(parts), bad) if parts else None
+
+
+def last_health(view: AgentView, now: datetime) -> str:
+    """What is wrong with how it gets on; "" when nothing is."""
+    return view.health.text(now) if view.health is not None else ""
 
 
 def newest_limit(state: ConsoleState, now: datetime) -> Activity | None:

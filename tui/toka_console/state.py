@@ -184,7 +184,7 @@ class ConsoleState:
                     reached = Activity(envelope.at, envelope.seq, key, event.kind, event.text, "warn")
                     self.limits_reached[key] = reached
                     self.order_version += 1
-            case ev.BudgetSet():
+            case ev.BudgetSet() | ev.HealthChanged():
                 self.totals_version += 1
             case ev.OutputAppended():
                 self.dropped_bytes += event.dropped_bytes
