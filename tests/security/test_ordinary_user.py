@@ -15,7 +15,18 @@ import pytest
 from fakes.cell import place, system_python
 
 HERE = Path(__file__).parents[2]
-CORE = ("approvals", "bombs", "files", "folder_walls", "processes", "secrets", "sockets", "system_calls", "toolchains")
+CORE = (
+    "approvals",
+    "bombs",
+    "control",
+    "files",
+    "folder_walls",
+    "processes",
+    "secrets",
+    "sockets",
+    "system_calls",
+    "toolchains",
+)
 """Where the kernel decides. CI runs all of it as an ordinary user, too."""
 WITH_BWRAP = ("files", "processes", "secrets", "sockets")
 """Where it matters who has made the namespaces and the mounts."""
