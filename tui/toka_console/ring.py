@@ -56,6 +56,8 @@ class Tool:
     outcome: str = ""
     duration_s: float = 0.0
     summary: str = ""
+    streamed: bool = False
+    """What it wrote came live, and stands below: the summary would say it again."""
     result_bytes: int = 0
     serial: int = 0
     version: int = 0
@@ -154,6 +156,8 @@ class OutputRing:
 
     def _new_text(self, at: datetime, stream: str, call: str, task: int, turn: int) -> Text:
         entry = Text(at, stream, call, task, turn)
+        if (tool := self._open_tools.get(call)) is not None:
+            tool.streamed = True
         self._push(entry)
         return entry
 

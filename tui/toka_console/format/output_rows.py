@@ -73,7 +73,8 @@ def _tool(entry: Tool, width: int, palette: Palette) -> list[Strip]:
     head.add(entry.target, palette.strong)
     rows = [Strip([*head.strip(), *Row(width_of(note) + 2, palette.base).gap().add(note, style).strip()], width)]
     body = [(line, palette.muted) for line in _arguments(entry.arguments, entry.target)]
-    summary = entry.summary.strip("\n").split("\n") if entry.summary.strip() else []
+    told = entry.streamed and entry.outcome == "ok"
+    summary = entry.summary.strip("\n").split("\n") if entry.summary.strip() and not told else []
     body += [(line, palette.base) for line in summary[:_SHOWN_SUMMARY]]
     if len(summary) > _SHOWN_SUMMARY:
         body.append((f"⋯ {units.plural(len(summary) - _SHOWN_SUMMARY, 'line')} more", palette.muted))
