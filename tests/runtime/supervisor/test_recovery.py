@@ -28,7 +28,8 @@ Brain = Callable[[ModelRequest], Answer]
 async def after_crash(tmp_path: Path, brain: Brain, *specs: str, crash: Crash, **options: Any) -> AsyncGenerator[Scene]:
     crash.thaw()
     async with scene(tmp_path, brain, *specs, **options) as stage:
-        await stage.until(lambda: stage.of(ev.SpecLoaded))
+        loaded = stage.supervisor.store.head
+        await stage.until(lambda: stage.log and stage.log[-1].seq >= loaded)
         yield stage
 
 
