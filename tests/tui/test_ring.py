@@ -82,6 +82,16 @@ def test_a_tool_card_is_completed_in_place() -> None:
     assert (card.outcome, card.duration_s, card.summary, card.version) == ("ok", 1.5, "12 lines", 1)
 
 
+def test_a_tool_that_wrote_live_is_known_by_it() -> None:
+    ring = OutputRing(10**6)
+    live, silent = (Tool(NOW, call, "run_command", "make", {}, 0, 1) for call in ("c1", "c2"))
+    ring.tool_started(live)
+    ring.tool_started(silent)
+    say(ring, "built\n", "stdout", "c1")
+    say(ring, "of nobody\n", "stdout", "c3")
+    assert (live.streamed, silent.streamed) == (True, False)
+
+
 def test_the_end_of_a_call_that_left_the_window_is_harmless() -> None:
     ring = OutputRing(600)
     ring.tool_started(Tool(NOW, "c1", "read_file", "a.txt", {}, 0, 1))
