@@ -9,12 +9,14 @@ of an environment with `supervisor` and `circus`; without it the table says so. 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -111,12 +113,16 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fork_server(places: Places | None) -> AsyncIterator[tuple[ForkServer, str]]:
+async def fork_server(places: Places | None) -> AsyncGenerator[tuple[ForkServer, str]]:
     enforcer = Enforcer() if places is None else Enforcer.open(places)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "bench_control_tools.py").write_text(TOOLS)
-        settings = {"tool_function": "bench_control_tools:execute", "import_paths": [folder]}
-        server = ForkServer(enforcer=enforcer, confine=False, **settings)
+        server = ForkServer(
+            enforcer=enforcer,
+            confine=False,
+            tool_function="bench_control_tools:execute",
+            import_paths=[folder],
+        )
         try:
             yield server, folder
         finally:
@@ -214,7 +220,7 @@ async def other(make: Callable[[Path, Path, str], Other], folder: Path, processe
     """Raises OSError, TimeoutError: it did not do what it was told."""
     figures: Figures = {name: [] for name in ACTS}
     with tempfile.TemporaryDirectory() as state:
-        program, marker = Path(state, "tree.py"), f"toka-bench-{processes}"
+        program, marker = Path(state, "tree.py"), f"{state}/marker"
         program.write_text(OTHERS)
         it = make(folder, Path(state), f"{sys.executable} {program} {processes} {marker}")
         daemon = await asyncio.create_subprocess_exec(*it.daemon, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -232,6 +238,9 @@ async def other(make: Callable[[Path, Path, str], Other], folder: Path, processe
         finally:
             daemon.terminate()
             await daemon.wait()
+            for pid in group_of(marker):
+                # What it has left behind.
+                os.kill(pid, signal.SIGKILL)
     return figures
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,14 +35,14 @@ def enforcer(mechanism: str) -> Iterator[Enforcer]:
         own = own_places()
         freezer = {name: folder for name, folder in own.v1.items() if name == "freezer"}
         enforcer = Enforcer.open(Places(own.v2, {}) if mechanism == "v2" else Places(None, freezer))
-        if not enforcer._branches:
+        if not enforcer._branches:  # pyright: ignore[reportPrivateUsage]  # what it found is told nowhere else
             pytest.skip(f"no freezer of cgroup {mechanism} for this user: {enforcer.problem}")
     yield enforcer
     enforcer.close()
 
 
 @asynccontextmanager
-async def fifty(tmp_path: Path, enforcer: Enforcer) -> AsyncIterator[tuple[AgentProcess, RunningTool]]:
+async def fifty(tmp_path: Path, enforcer: Enforcer) -> AsyncGenerator[tuple[AgentProcess, RunningTool]]:
     async with fork_server(enforcer=enforcer, confine=False) as server:
         process = await server.launch(plan(tmp_path))
         tool = RunningTool(process, request(tmp_path, "fifty"))
@@ -126,8 +126,16 @@ async def test_what_does_not_freeze_is_named(
     async with fifty(tmp_path, enforcer) as (process, _):
         assert isinstance(process, ShimProcess)
         awake = os.getpid()
-        monkeypatch.setattr(cgroup_control, "_until", lambda true, timeout_s: (true(), False)[1])
-        monkeypatch.setattr(type(process.held.freezer), "awake", lambda self: (awake,))
+
+        def never(true: Callable[[], bool], _timeout_s: float) -> bool:
+            true()
+            return False
+
+        def named(_freezer: object) -> tuple[int, ...]:
+            return (awake,)
+
+        monkeypatch.setattr(cgroup_control, "_until", never)
+        monkeypatch.setattr(type(process.held.freezer), "awake", named)
         proof = await process.pause()
         assert not proof.confirmed
         assert proof.survivors == (awake,)
