@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 from toka_runtime.aio import see_through, spawn
 from toka_runtime.broker.approvals import ApprovalDesk
@@ -14,18 +12,15 @@ from toka_runtime.errors import (
     BudgetReached,
     CommandRefused,
     ForkServerLost,
-    LimitUnenforceable,
     ModelError,
     ProcessError,
-    SandboxUnavailable,
     StoreError,
     TokaError,
-    WorkspaceError,
 )
 from toka_runtime.limits.meter import TreeMeter
 from toka_runtime.limits.tree_watch import TreeWatch
 from toka_runtime.protocol.approval import ApprovalMode
-from toka_runtime.protocol.capability import PathRule, Rights
+from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.commands import PauseKind
 from toka_runtime.protocol.events import (
     AgentStateChanged,
@@ -36,65 +31,27 @@ from toka_runtime.protocol.events import (
     Noticed,
     ProcessEnded,
     ProcessStarted,
-    ProtectionsInForce,
-    WorkspaceReady,
 )
 from toka_runtime.protocol.health import Health, HealthLevel, HealthReason, OnStuck
 from toka_runtime.protocol.ids import AgentName, RunId, new_run_id
 from toka_runtime.protocol.limits import OnLimit
 from toka_runtime.protocol.snapshot import AgentView
-from toka_runtime.protocol.spec import AgentSpec, Restart, RestartPolicy, SandboxMode
+from toka_runtime.protocol.spec import AgentSpec, RestartPolicy
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, StopReason, check_transition
-from toka_runtime.sandbox.in_force import protections_in_force
-from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
+from toka_runtime.sandbox.plan import AgentProcess, StopProof
 from toka_runtime.supervisor.crash_loop import CRASHES, Breaker, death_text, restart_delay_s
 from toka_runtime.supervisor.deadline import DeadlineExceeded, PauseGate, within
+from toka_runtime.supervisor.endings import FINAL, JITTER, Ending, Losses, reason_of
 from toka_runtime.supervisor.health import HealthReactions
 from toka_runtime.supervisor.journal import FRESH, Beginning, beginning, run_on_record
 from toka_runtime.supervisor.limits_watch import Reactions, ends_run
 from toka_runtime.supervisor.pausing import SoftPause, at_rest, pause_text
 from toka_runtime.supervisor.run import RunOutcome, all_verified, perform
 from toka_runtime.supervisor.services import RunVoice, Services
-from toka_runtime.supervisor.session import WorkerDied
+from toka_runtime.supervisor.starting import launch, prepare, tell_protections
 from toka_runtime.supervisor.steps import Steps
 
-_JITTER = random.Random()  # noqa: S311 - spreads waits, guards nothing
-_FINAL = frozenset({StopReason.STORE_FAILED, StopReason.CRASH_LOOP})
-"""Failures that starting again by itself would not mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    state: AgentState
-    reason: StopReason
-    detail: str
-
-
 _AT_WORK = frozenset({AgentState.RUNNING, AgentState.PAUSED})
-MOST_LOSSES = 3
-"""How often a run may be cut off in a row, without a task done between, before it has failed."""
-
-
-@dataclass(slots=True)
-class Losses:
-    """Runs whose processes were taken away."""
-
-    total: int = 0
-    _row: int = 0
-    _tasks_done: int = 0
-
-    def bearable(self, tasks_done: int) -> bool:
-        """Count one more. False: too many in a row."""
-        if tasks_done > self._tasks_done:
-            self._row = 0
-        if self._row >= MOST_LOSSES:
-            return False
-        self._row, self._tasks_done, self.total = self._row + 1, tasks_done, self.total + 1
-        return True
-
-    def delay_s(self, restart: Restart) -> float:
-        """Before the run goes on: nothing the first time, then as before any restart."""
-        return restart_delay_s(restart, self._row - 1, _JITTER) if self._row > 1 else 0.0
 
 
 class Agent:
@@ -124,7 +81,7 @@ class Agent:
         """Of the current run, when what lies beyond its rights is put before an operator."""
         self._services = services
         self._life: asyncio.Task[None] | None = None
-        self._ending: _Ending | None = None
+        self._ending: Ending | None = None
         self._goes_on = False
         """The next run goes on where the newest one was cut off."""
         self._held: asyncio.Event | None = None
@@ -300,15 +257,15 @@ class Agent:
 
     async def kill(self, reason: StopReason = StopReason.OPERATOR, detail: str = "killed") -> StopProof | None:
         """The whole tree, now; or forget a waiting start. Returns the proof (None when there was no process)."""
-        return await self._end(_Ending(AgentState.KILLED, reason, detail), None)
+        return await self._end(Ending(AgentState.KILLED, reason, detail), None)
 
     async def stop(
         self, grace_s: float, reason: StopReason = StopReason.OPERATOR, detail: str = "stopped"
     ) -> StopProof | None:
         """TERM, then kill after the grace."""
-        return await self._end(_Ending(AgentState.KILLED, reason, detail), grace_s)
+        return await self._end(Ending(AgentState.KILLED, reason, detail), grace_s)
 
-    async def _end(self, ending: _Ending, grace_s: float | None) -> StopProof | None:
+    async def _end(self, ending: Ending, grace_s: float | None) -> StopProof | None:
         if self.state in TERMINAL:
             raise CommandRefused(f"agent {self.name} is {self.state} already")
         if not self.requested:
@@ -326,7 +283,7 @@ class Agent:
                 await self._change(AgentState.STOPPING, ending.reason, f"{ending.detail}, {grace_s:g} s grace")
             proof = await (process.kill() if grace_s is None else process.terminate(grace_s))
             if not proof.confirmed:
-                self._ending = _Ending(
+                self._ending = Ending(
                     ending.state, ending.reason, f"{ending.detail}; UNCONFIRMED, still there: {list(proof.survivors)}"
                 )
         self._life.cancel()
@@ -358,7 +315,7 @@ class Agent:
             with suppress(CommandRefused, ProcessError):
                 await self.pause(reason, detail)
             return
-        self._ending = ending = _Ending(AgentState.FAILED, reason, detail)
+        self._ending = ending = Ending(AgentState.FAILED, reason, detail)
         await process.kill()
         if self._ending is ending and self.process is process and self._life is not None:
             self._life.cancel()
@@ -414,12 +371,12 @@ class Agent:
         finally:
             self._settle()
 
-    async def _again(self, ending: _Ending) -> bool:
+    async def _again(self, ending: Ending) -> bool:
         restart = self.spec.restart
         wanted = restart.policy is RestartPolicy.ON_FAILURE and ending.state is AgentState.FAILED
-        if not wanted or ending.reason in _FINAL or self._failures > restart.max_restarts:
+        if not wanted or ending.reason in FINAL or self._failures > restart.max_restarts:
             return False
-        delay = restart_delay_s(restart, self._failures, _JITTER)
+        delay = restart_delay_s(restart, self._failures, JITTER)
         what = f"restart {self._failures} of {restart.max_restarts}"
         await self._change(AgentState.PENDING, ending.reason, f"{what} in {delay:.1f} s")
         return await self._waited(delay, what)
@@ -434,13 +391,13 @@ class Agent:
             await self._services.clock.sleep(seconds)
             self.holding = ""
         except asyncio.CancelledError:
-            ended = self._ending or _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
+            ended = self._ending or Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
             self.holding = ""
             await self._change(ended.state, ended.reason, f"{ended.detail} while it waited for a restart")
             return False
         return True
 
-    async def _one_run(self) -> _Ending:
+    async def _one_run(self) -> Ending:
         self.run = new_run_id()
         self.attempt += 1
         if self.attempt == 1:
@@ -449,23 +406,23 @@ class Agent:
         self.gate.open()
         voice = RunVoice(self._services, self.name, self.run)
         self._services.health.begin(self.name, self.run, self.spec.health, HealthReactions(self._record, self._stuck))
-        ending = _Ending(AgentState.FAILED, StopReason.INTERNAL, "the run ended without a result")
+        ending = Ending(AgentState.FAILED, StopReason.INTERNAL, "the run ended without a result")
         try:
             outcome = await within(
                 self._start_and_perform(voice), self.spec.security.limits.timeout_s, self.gate, self._services.clock
             )
             self.verified = outcome.verified
-            ending = _Ending(AgentState.COMPLETED if outcome.ok else AgentState.FAILED, outcome.reason, outcome.detail)
+            ending = Ending(AgentState.COMPLETED if outcome.ok else AgentState.FAILED, outcome.reason, outcome.detail)
         except asyncio.CancelledError:
-            ending = _Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
+            ending = Ending(AgentState.KILLED, StopReason.SHUTDOWN, "the runtime stops")
         except DeadlineExceeded as error:
-            ending = _Ending(AgentState.FAILED, StopReason.TIMEOUT, f"its time limit of {error} is over")
+            ending = Ending(AgentState.FAILED, StopReason.TIMEOUT, f"its time limit of {error} is over")
         except ProcessError as error:
             ending = self._cut_off(error)
         except TokaError as error:
-            ending = _Ending(AgentState.FAILED, _reason(error), f"{error.code}: {error}")
+            ending = Ending(AgentState.FAILED, reason_of(error), f"{error.code}: {error}")
         except Exception as error:  # noqa: BLE001  # a defect in one run must not take the fleet down; it is reported whole
-            ending = _Ending(AgentState.FAILED, StopReason.INTERNAL, f"internal error: {error!r}")
+            ending = Ending(AgentState.FAILED, StopReason.INTERNAL, f"internal error: {error!r}")
         finally:
             # From here on a cancellation must not leave processes or a state behind.
             ending = await see_through(self._clean_up(ending), name=f"clean up {self.name}")
@@ -481,13 +438,13 @@ class Agent:
         """Runs of this life that failed; those that were cut off went on."""
         return self.attempt - self._losses.total
 
-    def _cut_off(self, error: ProcessError) -> _Ending:
+    def _cut_off(self, error: ProcessError) -> Ending:
         """A run whose processes were taken away goes on from its journal, unless that happens again and again."""
         detail = f"{error.code}: {error}"
         taken = isinstance(error, ForkServerLost) or (self.process is not None and self.state in _AT_WORK)
         if taken and self._losses.bearable(self._services.state().agents[self.name].tasks_done):
-            return _Ending(AgentState.PENDING, _reason(error), f"{detail}; it goes on where it was")
-        return _Ending(AgentState.FAILED, _reason(error), detail)
+            return Ending(AgentState.PENDING, reason_of(error), f"{detail}; it goes on where it was")
+        return Ending(AgentState.FAILED, reason_of(error), detail)
 
     async def _start_and_perform(self, voice: RunVoice) -> RunOutcome:
         begin, held = FRESH, False
@@ -496,32 +453,8 @@ class Agent:
             begin, held = await beginning(view, self._services.transcripts), view.held
         self._goes_on = False
         await self._change(AgentState.STARTING)
-        workspace = await self._services.workspaces.prepare(self.spec, voice.run)
-        await voice.emit(
-            WorkspaceReady(
-                mode=workspace.mode,
-                path=str(workspace.path),
-                branch=workspace.branch,
-                base_commit=workspace.base_commit,
-            )
-        )
-        for note in workspace.notes:
-            await voice.emit(Noticed(level=Level.INFO, code="workspace.note", message=note))
-        plan = SandboxPlan(
-            agent=self.name,
-            run=voice.run,
-            root=str(workspace.path),
-            rights=self.rights,
-            ceiling=_ceiling(self.rights) if self.asks else None,
-            limits=self.spec.security.limits,
-            on_limit=self.spec.security.on_limit,
-            mode=self.spec.security.sandbox,
-            environment=workspace.environment,
-            scratch=(str(workspace.scratch),),
-            readable=tuple(str(path) for path in workspace.git_paths),
-            own_folder=workspace.mode != "in-place",
-        )
-        process, unconfined = await self._launch(plan, voice)
+        workspace, plan = await prepare(voice, self.spec, self.rights, asks=self.asks)
+        process, unconfined = await launch(voice, self.spec, plan)
         self.process = process
         self._watch = self._services.guard.watch(process, plan, self._reactions)
         self.meter = TreeMeter(process.process)
@@ -537,7 +470,10 @@ class Agent:
 
         self._steps = Steps(self._before_step)
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        telling = spawn(self._tell_protections(unconfined, over), name=f"protections of {self.name}")
+        telling = spawn(
+            tell_protections(voice.services, self.spec, unconfined, over, self._record),
+            name=f"protections of {self.name}",
+        )
         try:
             return await perform(
                 voice,
@@ -556,42 +492,7 @@ class Agent:
             over.set_result(None)
             await see_through(_joined(telling))
 
-    async def _tell_protections(self, unconfined: str, over: asyncio.Future[None]) -> None:
-        """As soon as the host has been probed, at the latest when the run is over: no run waits for it."""
-        host = self._services.host
-        await asyncio.wait((host, over), return_when=asyncio.FIRST_COMPLETED)
-        found = host.result() if host.done() else None
-        asked = self.spec.security.sandbox
-        await self._record(
-            ProtectionsInForce(protections=protections_in_force(found, asked=asked, unconfined=unconfined))
-        )
-
-    async def _launch(self, plan: SandboxPlan, voice: RunVoice) -> tuple[AgentProcess, str]:
-        """Confined, or as its spec says, with the reason why it is not: never a silent downgrade."""
-        launcher = self._services.launcher
-        if plan.mode is SandboxMode.NONE:
-            if not self._services.options.allow_unconfined:
-                raise SandboxUnavailable(
-                    f"{self.name} asks to run unconfined", hint="allow it with --allow-unconfined, or set sandbox: true"
-                )
-            return await self._launch_unconfined(plan, voice, "its spec says `sandbox: false`")
-        await voice.emit(self._services.guard.in_force(self.spec, confined=True))
-        try:
-            return await launcher.launch(plan), ""
-        except SandboxUnavailable as error:
-            if plan.mode is not SandboxMode.BEST_EFFORT:
-                raise
-            why = f"`sandbox: best-effort`, and {error.message}"
-        return await self._launch_unconfined(plan, voice, why)
-
-    async def _launch_unconfined(self, plan: SandboxPlan, voice: RunVoice, why: str) -> tuple[AgentProcess, str]:
-        message = f"{self.name} runs UNCONFINED, with all rights of its user: {why}"
-        await voice.emit(Noticed(level=Level.WARNING, code="sandbox.unconfined", message=message))
-        await voice.emit(self._services.guard.in_force(self.spec, confined=False))
-        process = await self._services.launcher.launch(plan.model_copy(update={"mode": SandboxMode.NONE}))
-        return process, why
-
-    async def _clean_up(self, ending: _Ending) -> _Ending:
+    async def _clean_up(self, ending: Ending) -> Ending:
         process, self.process, self.meter, self.approvals = self.process, None, None, None
         self._frozen, self._soft, self._steps = False, None, None
         if self.run is not None:
@@ -600,7 +501,7 @@ class Agent:
         if watch is not None:
             reached = await self._services.guard.finish(watch, self._reactions)
             if reached is not None and ending.state in (AgentState.FAILED, AgentState.PENDING):
-                ending = _Ending(
+                ending = Ending(
                     AgentState.FAILED, ends_run(reached) or ending.reason, f"{reached.text}; {ending.detail}"
                 )
         if self._ending is not None:
@@ -609,7 +510,7 @@ class Agent:
         if process is not None:
             proof = await process.kill()
             if not proof.confirmed:
-                ending = _Ending(
+                ending = Ending(
                     ending.state, ending.reason, f"{ending.detail}; UNCONFIRMED: {list(proof.survivors)} live"
                 )
             code = await process.wait() if proof.confirmed else None
@@ -634,7 +535,7 @@ class Agent:
             return await run_on_record(self._services.state().agents[self.name], self._services.transcripts)
         return self.run
 
-    async def _counted(self, ending: _Ending, exit_code: int | None) -> _Ending:
+    async def _counted(self, ending: Ending, exit_code: int | None) -> Ending:
         """With so many deaths so close to each other it stays down until an operator starts it."""
         clock = self._services.clock
         last_words = self._services.health.end(self.run) if self.run is not None else ""
@@ -652,7 +553,7 @@ class Agent:
             evidence=seen,
         )
         await self._record(HealthChanged(health=health))
-        return _Ending(AgentState.FAILED, StopReason.CRASH_LOOP, health.text(clock.now()))
+        return Ending(AgentState.FAILED, StopReason.CRASH_LOOP, health.text(clock.now()))
 
     # -- the one writer -------------------------------------------------------------------------------------------
 
@@ -697,27 +598,3 @@ class Agent:
 
 async def _joined(task: asyncio.Task[None]) -> None:
     await task
-
-
-def _ceiling(rights: Rights) -> Rights:
-    """An operator may open any place of its own folder; what is protected there stays so."""
-    whole = PathRule(id="ceiling", capability="", glob="**")
-    return rights.model_copy(update={"read": (*rights.read, whole), "write": (*rights.write, whole)})
-
-
-def _reason(error: TokaError) -> StopReason:
-    match error:
-        case SandboxUnavailable() | LimitUnenforceable():
-            return StopReason.SANDBOX_UNAVAILABLE
-        case WorkerDied():
-            return StopReason.WORKER_DIED
-        case ProcessError():
-            return StopReason.SPAWN_FAILED
-        case WorkspaceError():
-            return StopReason.WORKSPACE
-        case StoreError():
-            return StopReason.STORE_FAILED
-        case ModelError():
-            return StopReason.LLM_FAILED
-        case _:
-            return StopReason.INTERNAL

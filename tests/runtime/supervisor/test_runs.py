@@ -23,7 +23,7 @@ from toka_runtime.protocol.protections import Area, HostProtections, Tier
 from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 from toka_runtime.supervisor import supervisor
-from toka_runtime.supervisor.agent import MOST_LOSSES
+from toka_runtime.supervisor.endings import MOST_LOSSES
 
 S = AgentState
 
