@@ -32,8 +32,9 @@ from toka_runtime.protocol.events import (
     ToolCallEnded,
     ToolCallStarted,
 )
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName, CallId, HostId, RunId
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.spec import AgentSpec, TaskSpec
 from toka_runtime.protocol.stream import Resync
 from toka_runtime.protocol.usage import Usage

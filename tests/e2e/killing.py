@@ -28,8 +28,9 @@ from toka_runtime.client.base import Resync
 from toka_runtime.clock import SystemClock
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.commands import CommandRequest, ResumeAgent
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName, ProcessRef, RunRef, new_command_id
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.states import TERMINAL, AgentState, StopReason, TaskState
 from toka_runtime.store.events import EventStore
 from toka_runtime.supervisor.leftovers import reference

@@ -10,8 +10,9 @@ from toka_runtime.llm.base import ModelRequest
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalRequest, GrantScope
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.snapshot import AgentView, FleetState
 
 ASKING = "  approvals: ask\n"
 NARROW = (

@@ -11,8 +11,9 @@ from toka_runtime.client.base import Batch, Link, LinkState, Resync
 from toka_runtime.clock import Clock
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName, HostId, RunId
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.snapshot import FleetState
 
 HOST = HostId("local")
 Answer = Callable[[cmd.CommandRequest], "cmd.CommandResult | None"]

@@ -17,8 +17,9 @@ from toka_runtime.client.endpoint import SOCKET_NAME
 from toka_runtime.client.local import LocalClient
 from toka_runtime.protocol.commands import CommandRequest
 from toka_runtime.protocol.events import Envelope, Level
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import CommandId, new_command_id
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.server.daemon import Daemon
 
 

@@ -19,8 +19,9 @@ from toka_runtime.client.base import Link, LinkState
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Denial
 from toka_runtime.protocol.commands import CommandResult
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName, CommandId, HostId, RunId
-from toka_runtime.protocol.snapshot import AgentView, ApprovalView, FleetState, fold
+from toka_runtime.protocol.snapshot import AgentView, ApprovalView, FleetState
 from toka_runtime.protocol.states import LIVE, AgentState
 
 MAX_DENIALS = 1_000

@@ -17,7 +17,8 @@ from toka_runtime.cli.narration import describe, one_line, told, tone
 from toka_runtime.cli.render import Style, clean
 from toka_runtime.cli.summary import COLOURS, clock_text, summary_lines, took, total
 from toka_runtime.protocol import events as ev
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.fold import fold
+from toka_runtime.protocol.snapshot import AgentView, FleetState
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, TaskState
 
 _SETTLED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.SKIPPED})

@@ -10,10 +10,11 @@ from toka_runtime.cli.render import Style, clean
 from toka_runtime.cli.summary import summary_lines
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.codec import encode
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.health import HealthLevel
 from toka_runtime.protocol.limits import Strength
 from toka_runtime.protocol.protections import HostProtections, Protections
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.states import AgentState
 
 

@@ -19,7 +19,8 @@ from toka_runtime.cli.render import Style, clean
 from toka_runtime.cli.summary import COLOURS, clock_text, took
 from toka_runtime.client.attached import AttachedClient
 from toka_runtime.client.base import LinkState, Resync
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.fold import fold
+from toka_runtime.protocol.snapshot import AgentView, FleetState
 
 _HEAD = ("AGENT", "STATE", "RUN", "PID", "TASKS", "CPU", "MEM", "PROCS", "TOKENS", "COST", "DENIED", "TIME", "WHY")
 _CLEAR = "\x1b[H\x1b[2J"

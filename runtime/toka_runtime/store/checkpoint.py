@@ -8,8 +8,9 @@ from collections.abc import Generator
 from pydantic import ValidationError
 
 from toka_runtime.protocol.events import Envelope
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.snapshot import AgentView, FleetState
 from toka_runtime.protocol.usage import HostUsage, Usage
 from toka_runtime.store.rows import COLUMNS, decode_row
 

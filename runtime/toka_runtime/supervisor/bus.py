@@ -13,8 +13,9 @@ from typing import Protocol
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import StoreError
 from toka_runtime.protocol.events import Delivery, Envelope, OutputAppended
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import AgentName
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.stream import Batch, Resync
 from toka_runtime.supervisor.thinning import count_must, thin
 

@@ -8,8 +8,9 @@ from fakes import events as fake
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import ApprovalOutcome, GrantEnd, GrantScope, request_digest
 from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import ApprovalId, CallId, GrantId, RunId
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.snapshot import AgentView, FleetState
 from toka_runtime.protocol.states import AgentState as S
 
 NAME = fake.AGENTS[0]

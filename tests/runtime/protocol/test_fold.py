@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from fakes import events as fake
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.ids import CallId, ProcessRef
 from toka_runtime.protocol.protections import Protections
-from toka_runtime.protocol.snapshot import RECENT_ACTIONS, FleetState, fold
+from toka_runtime.protocol.snapshot import RECENT_ACTIONS, FleetState
 from toka_runtime.protocol.spec import SandboxMode
 from toka_runtime.protocol.states import AgentState, StopReason, TaskState, Verdict
 

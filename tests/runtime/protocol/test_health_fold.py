@@ -6,9 +6,10 @@ from fakes.events import START, envelope, spec_of
 from toka_runtime.cli.ps import as_object
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.capability import Rights
+from toka_runtime.protocol.fold import fold
 from toka_runtime.protocol.health import Health, HealthLevel, HealthReason
 from toka_runtime.protocol.ids import AgentName
-from toka_runtime.protocol.snapshot import AgentView, FleetState, fold
+from toka_runtime.protocol.snapshot import AgentView, FleetState
 from toka_runtime.protocol.states import AgentState, StopReason
 
 S = AgentState

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from fakes import events as fake
 from fakes.clock import FakeClock
 from toka_runtime.protocol.events import Envelope
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.fold import fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.usage import HostUsage, Usage
 from toka_runtime.store import checkpoint
 from toka_runtime.store.events import EventStore

@@ -14,7 +14,8 @@ from fakes.clock import FakeClock
 from fakes.log import FakeLog
 from toka_runtime.clock import SystemClock
 from toka_runtime.protocol.events import Envelope, OutputAppended
-from toka_runtime.protocol.snapshot import FleetState, fold
+from toka_runtime.protocol.fold import fold
+from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.protocol.stream import Batch, Resync
 from toka_runtime.protocol.usage import HostUsage, Usage
 from toka_runtime.store.events import EventStore
