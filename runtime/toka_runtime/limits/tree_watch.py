@@ -99,7 +99,8 @@ class TreeWatch:
         counts, found = self._held.counts(), list[LimitReached]()
         if (kills := counts.memory_kills or 0) > self._told[LimitName.MEMORY]:
             self._told[LimitName.MEMORY] = kills
-            culprit = self._log.killed(self._held.name) or self._culprit
+            # The kernel names whom it has killed ten times in five seconds at most: else the largest that is left.
+            culprit = self._log.killed(self._held.name) or self._culprit or self._largest()
             used = self._held.memory_peak_bytes()
             found += self._at(LimitName.MEMORY, self._limits.memory_bytes, LimitOutcome.KILLED, kills, culprit, used)
         refused = counts.refused_processes or 0
@@ -136,6 +137,11 @@ class TreeWatch:
                 count=count,
             )
         ]
+
+    def _largest(self) -> Culprit | None:
+        self._meter.sample()
+        self._suspect(*self._meter.heaviest)
+        return self._culprit
 
     def _busiest(self) -> Culprit | None:
         """Of a crowd the parent of most: whoever forks."""
