@@ -97,7 +97,9 @@ for _ in range(28):
     "processes": """
 for _ in range(4):
     if os.fork() == 0:
-        held = bytearray(b"x" * (100 << 20))
+        # In one piece: a second copy would meet the limit of its own process, and end it before the others come.
+        held = bytearray(100 << 20)
+        held[::4096] = b"x" * (len(held) // 4096)
         time.sleep(60)
 """,
 }

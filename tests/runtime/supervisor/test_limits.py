@@ -23,7 +23,8 @@ BOMB = f"""{system_python()} -c '
 import os, time
 for _ in range(4):
     if os.fork() == 0:
-        held = bytearray(b"x" * (60 << 20))
+        held = bytearray(60 << 20)
+        held[::4096] = b"x" * (len(held) // 4096)
         time.sleep(60)
 time.sleep(60)
 '"""
