@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from toka_runtime import paths
+from toka_runtime.cli.denial_record import facts_of
 from toka_runtime.cli.exit_codes import ExitCode
 from toka_runtime.cli.render import Style, clean
 from toka_runtime.errors import SpecError, StoreError
@@ -129,8 +130,7 @@ def _state_dir(args: argparse.Namespace) -> Path:
 
 
 def as_json(envelope: Envelope) -> dict[str, Any]:
-    """Stable names. `task` counts from 0, null outside of a task; `count`: how many equal denials this one stands for;
-    `capability` is "" where none would allow it."""
+    """Stable names. `task` counts from 0, null outside of a task; `count`: how many equal denials this one is for."""
     denied = cast(OperationDenied, envelope.event)
     denial, operation = denied.denial, denied.denial.operation
     return {
@@ -140,14 +140,7 @@ def as_json(envelope: Envelope) -> dict[str, Any]:
         "agent": envelope.agent,
         "run": envelope.run,
         "task": denied.task if denied.task >= 0 else None,
-        "operation": operation.kind.value,
-        "target": operation.target,
-        "argv": list(operation.argv),
-        "capability": denial.capability,
-        "layer": denial.layer.value,
-        "rule": denial.rule,
-        "reason": denial.reason,
-        "hint": denial.hint,
+        **facts_of(denial),
         "tool": operation.tool,
         "call": operation.call,
         "count": denied.count,

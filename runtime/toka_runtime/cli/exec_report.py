@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from toka_runtime.cli.denial_record import facts_of
 from toka_runtime.errors import StoreError
 from toka_runtime.protocol.capability import Denial
 from toka_runtime.protocol.events import Event, LimitReached, OperationDenied
@@ -57,18 +58,10 @@ class Report:
         self.count += count
         if self._out < 0:
             return
-        operation = denial.operation
         line = {
             "at": datetime.now(UTC).isoformat(),
             "agent": self.agent,
-            "operation": operation.kind.value,
-            "target": operation.target,
-            "argv": list(operation.argv),
-            "capability": denial.capability,
-            "layer": denial.layer.value,
-            "rule": denial.rule,
-            "reason": denial.reason,
-            "hint": denial.hint,
+            **facts_of(denial),
             "count": count,
         }
         try:

@@ -278,6 +278,17 @@ class AttachedClient:
         self._end_of_stream()
 
 
+async def attached_by(connect: Connect, name: str) -> AttachedClient:
+    """Attached, or closed again. Raises LinkDown, LinkRefused."""
+    client = AttachedClient(connect, name)
+    try:
+        await client.attach()
+    except BaseException:
+        await client.aclose()
+        raise
+    return client
+
+
 async def attach_unix(socket_path: Path | None = None) -> AttachedClient:
     """Attached to the runtime that serves at a socket (None: the only one there is). Raises LinkDown, LinkRefused, and
     UsageError when it is not clear which one is meant."""
@@ -287,13 +298,7 @@ async def attach_unix(socket_path: Path | None = None) -> AttachedClient:
         reader, writer = await asyncio.open_unix_connection(sock=connected(path), limit=wire.LINE_BYTES)
         return reader, StreamSink(writer)
 
-    client = AttachedClient(connect, str(path))
-    try:
-        await client.attach()
-    except BaseException:
-        await client.aclose()
-        raise
-    return client
+    return await attached_by(connect, str(path))
 
 
 def _refused(request: CommandRequest, code: str, message: str) -> CommandResult:

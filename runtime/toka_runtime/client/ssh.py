@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import asyncssh
 
-from toka_runtime.client.attached import AttachedClient
+from toka_runtime.client.attached import AttachedClient, attached_by
 from toka_runtime.client.ssh_config import SshHost, resolve
 from toka_runtime.errors import LinkRefused
 from toka_runtime.protocol import wire
@@ -72,13 +72,7 @@ async def attach_ssh(
     """Attached to the runtime that serves on a host. `config` instead of the operator's ssh_config. Raises LinkDown
     when nobody answers, LinkRefused for what stays so: host key, authentication, version, no runtime."""
     connector = SshConnector(name, questions or NobodyToAsk(), config, command)
-    client = AttachedClient(connector.connect, name)
-    try:
-        await client.attach()
-    except BaseException:
-        await client.aclose()
-        raise
-    return client
+    return await attached_by(connector.connect, name)
 
 
 class SshConnector:

@@ -27,7 +27,7 @@ from toka_runtime.protocol.spending import fold_spending
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState, TaskState, Verdict
 from toka_runtime.protocol.usage import Usage
 
-_CHARGED = (ev.ModelCallStarted, ev.ModelCallEnded, ev.RuntimeStarted, ev.AgentStateChanged, ev.BudgetSet)
+_CHARGED = frozenset((ev.ModelCallStarted, ev.ModelCallEnded, ev.RuntimeStarted, ev.AgentStateChanged, ev.BudgetSet))
 Draft = dict[str, Any]
 """Fields of one `AgentView` while a batch is folded: copied once, changed in place, made a view again at the end."""
 
