@@ -309,23 +309,28 @@ def _lasting(state: FleetState) -> dict[str, Any]:
 
 
 async def kill_rounds(folder: Path, rounds: int, seed: int) -> Figures:
-    """So many kills, in as many fleets as it takes; each fleet is left to end and reckoned with."""
-    choose, figures = random.Random(seed), Figures()  # the same rounds each time
+    """So many kills, in as many fleets as it takes; each fleet is left to end and reckoned with.
+
+    Who is killed in which round is drawn before; a victim that isn't there at its moment is tried again later.
+    """
+    choose, figures = random.Random(seed), Figures()
+    plan = [VICTIMS[number % len(VICTIMS)] for number in range(rounds)]
+    choose.shuffle(plan)
     with conversing_model(ledger_mind) as model:
-        left = rounds
-        while left > 0:
+        while plan:
             fleet = Fleet(folder / f"fleet{figures.fleets}", model.base_url, figures)
             figures.fleets += 1
             try:
                 while not fleet.over or not fleet.up:
                     if not fleet.up:
                         await fleet.start()
-                    if left <= 0:
+                    if not plan:
                         await fleet.until(lambda fleet=fleet: fleet.over, 120)
                         break
                     with suppress(AssertionError):
                         await fleet.until(lambda fleet=fleet: fleet.over, choose.uniform(0.05, 3.0))
-                    left -= await fleet.kill(choose.choice(VICTIMS), choose)
+                    if await fleet.kill(plan[-1], choose):
+                        plan.pop()
                 await fleet.stop()
                 await fleet.reckon()
             finally:
