@@ -14,10 +14,11 @@ from rich.style import Style
 from toka_console import settings
 from toka_console.format import meters, units
 from toka_console.format.cells import Row, clip, clip_left, wrap
-from toka_console.navigation import History, Place
+from toka_console.navigation import History
 from toka_console.panes.columns import fit_columns
 from toka_console.panes.denials_table import DenialsTable
 from toka_console.panes.fleet_table import COLUMNS, HOST
+from toka_console.place import Place
 
 TEXT = st.text("aé漢 \n\t\x1b😀─", max_size=80)
 

@@ -262,17 +262,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.current.footer.paint()
 
     def entered(self, kind: LineKind, text: str) -> None:
-        from toka_console import colon, filters, selectors
+        from toka_console import colon, filters
 
         try:
             if kind == "command" and text:
                 state = self.session.state
                 parsed = colon.parse(text, [key.name for key in state.agents] if state is not None else [])
                 self.perform(parsed.action.id, parsed.argument)
-            elif kind == "filter" and self.current.ID == "denials":
-                self.session.denials_filter = filters.parse(text, selectors.DENIAL_FILTER_KEYS)
             elif kind == "filter":
-                self.session.fleet_filter = filters.parse(text, selectors.FLEET_FILTER_KEYS)
+                self.session.filters[self.current.ID] = filters.parse(text, self.current.FILTER_KEYS)
         except (colon.ColonError, filters.FilterError) as error:
             self.session.say(str(error), "warn")
         self.repaint()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toka_console import answering, budgeting, filters, selectors, themes
+from toka_console import answering, budgeting, selectors, themes
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
 from toka_console.format.units import plural
@@ -79,34 +79,16 @@ def follow(app: ConsoleApp, context: Context, argument: str) -> None:
 # -- screens ------------------------------------------------------------------------------------------------------
 
 
-@handles("screen.fleet")
-def fleet(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.navigator.go("fleet")
+_SCREENS = ("fleet", "denials", "approvals", "specs", "help", "diagnostics")
+"""Those that are about no single agent."""
 
 
-@handles("screen.denials")
-def denials(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.navigator.go("denials")
+def _show(screen: str) -> Handler:
+    return lambda app, context, argument: app.navigator.go(screen)
 
 
-@handles("screen.approvals")
-def show_approvals(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.navigator.go("approvals")
-
-
-@handles("screen.specs")
-def specs(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.navigator.go("specs")
-
-
-@handles("screen.help")
-def show_help(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.navigator.go("help")
-
-
-@handles("screen.diagnostics")
-def diagnostics(app: ConsoleApp, context: Context, argument: str) -> None:
-    app.navigator.go("diagnostics")
+for _screen in _SCREENS:
+    HANDLERS[f"screen.{_screen}"] = _show(_screen)
 
 
 @handles("screen.agent")
@@ -121,21 +103,8 @@ def output(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("row.open")
 def open_row(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_console.screens.approvals import ApprovalsScreen
-    from toka_console.screens.denials import DenialsScreen
-
-    if isinstance(app.current, ApprovalsScreen):
-        app.current.detail.focus(scroll_visible=False)
-    elif isinstance(screen := app.current, DenialsScreen):
-        denial = screen.table.selected()
-        if denial is not None:
-            app.navigator.go("call", call=denial)
-    elif context.screen == "agent":
-        app.navigator.go("output", context.focus)
-    elif context.focus is not None:
-        app.navigator.go("agent", context.focus)
-    else:
-        app.navigator.go("specs")
+    if (place := app.current.place_below()) is not None:
+        app.navigator.visit(place)
 
 
 @handles("history.back")
@@ -150,13 +119,10 @@ def history_forward(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("screen.back")
 def back(app: ConsoleApp, context: Context, argument: str) -> None:
-    session = app.session
-    if context.screen == "fleet":
-        session.fleet_filter = filters.Filter()
-    elif context.screen == "denials" and session.denials_filter:
-        session.denials_filter = filters.Filter()
-    else:
-        app.navigator.up()
+    if app.session.filters.pop(context.screen, None) or context.screen == "fleet":
+        app.repaint()
+        return
+    app.navigator.up()
     app.repaint()
 
 
@@ -173,9 +139,7 @@ def filter_rows(app: ConsoleApp, context: Context, argument: str) -> None:
     if argument:
         app.entered("filter", argument)
         return
-    session = app.session
-    current = session.denials_filter if context.screen == "denials" else session.fleet_filter
-    app.current.open_line("filter", current.source)
+    app.current.open_line("filter", app.session.filter(context.screen).source)
 
 
 @handles("view.palette")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
+from toka_console.place import Place
 from toka_console.screens.fleet import FleetScreen
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
-    from toka_console.entries import DenialEntry
     from toka_console.identity import AgentKey
     from toka_console.screens.base import ConsoleScreen
 
@@ -26,12 +26,6 @@ _SCREENS = {
 }
 """Classes in the module of the same name, imported when first shown."""
 _UP = {"agent": "fleet", "output": "agent", "denials": "fleet", "call": "denials"}
-
-
-class Place(NamedTuple):
-    screen: str
-    focus: AgentKey | None = None
-    call: DenialEntry | None = None
 
 
 @dataclass
@@ -75,8 +69,11 @@ class Navigator:
         self.fleet = FleetScreen(app.session, app)
         self._made: dict[str, ConsoleScreen] = {"fleet": self.fleet}
 
-    def go(self, screen: str, focus: AgentKey | None = None, call: DenialEntry | None = None) -> None:
-        self.history.visit(Place(screen, focus, call))
+    def go(self, screen: str, focus: AgentKey | None = None) -> None:
+        self.visit(Place(screen, focus))
+
+    def visit(self, place: Place) -> None:
+        self.history.visit(place)
         self._show(self.history.here)
 
     def up(self) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toka_runtime.clock import Clock
 
 MESSAGE_S = 8.0
+NO_FILTER = Filter()
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Session:
     """The agent that the Agent and Output screens show."""
     call: DenialEntry | None = None
     """The denial that the Call screen shows."""
-    fleet_filter: Filter = field(default_factory=Filter)
-    denials_filter: Filter = field(default_factory=Filter)
+    filters: dict[str, Filter] = field(default_factory=dict[str, Filter])
+    """Screen → what was typed after `/` there."""
     message: Message | None = None
     _alert: tuple[object, Alert | None] | None = None
     _heard: int = 0
@@ -67,6 +68,10 @@ class Session:
         if self.state is None:
             raise RuntimeError("the runtime is not open yet")
         return self.state
+
+    def filter(self, screen: str) -> Filter:
+        """The filter of a screen; an empty one when there is none."""
+        return self.filters.get(screen, NO_FILTER)
 
     def now(self) -> datetime:
         return self.clock.now()

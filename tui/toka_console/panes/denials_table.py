@@ -34,24 +34,24 @@ class DenialsTable(TablePane[DenialKey]):
     _rows: dict[DenialKey, DenialEntry]
 
     def heading(self) -> tuple[str, str]:
-        state, chosen = self.session.state, self.session.denials_filter
+        state, chosen = self.session.state, self.session.filter("denials")
         total = state.denied if state is not None else 0
         return f"Denials {total:,}" + (f"  /{chosen.source}" if chosen else ""), "newest first, equal ones folded"
 
     def empty(self) -> str:
-        if self.session.denials_filter:
-            return f"no denial matches /{self.session.denials_filter.source}\nesc clears the filter"
+        if chosen := self.session.filter("denials"):
+            return f"no denial matches /{self.session.filter('denials').source}\nesc clears the filter"
         return "nothing was refused"
 
     def rows(self) -> Sequence[DenialKey]:
         state = self.session.state
         if state is None:
             return ()
-        known = (state.denials_version, self.session.denials_filter)
+        known = (state.denials_version, self.session.filter("denials"))
         if known == self._known:
             return self.order
         self._known = known
-        rows = selectors.denial_rows(state, self.session.denials_filter)
+        rows = selectors.denial_rows(state, self.session.filter("denials"))
         self._rows = {DenialKey(row.serial): row for row in rows}
         return list(self._rows)
 

@@ -51,7 +51,7 @@ class FleetTable(TablePane[RowKey]):
     """The order, and the cells of the longest name in it."""
 
     def heading(self) -> tuple[str, str]:
-        state, chosen = self.session.state, self.session.fleet_filter
+        state, chosen = self.session.state, self.session.filter("fleet")
         shown = f"{len(self.order)}"
         if state is not None and chosen:
             shown = f"{len(self.order)} of {len(state.agents)}  /{chosen.source}"
@@ -60,8 +60,8 @@ class FleetTable(TablePane[RowKey]):
     def empty(self) -> str:
         if self.session.state is None:
             return f"{self.session.phase} …"
-        if self.session.fleet_filter:
-            return f"no agent matches /{self.session.fleet_filter.source}\nesc clears the filter"
+        if chosen := self.session.filter("fleet"):
+            return f"no agent matches /{self.session.filter('fleet').source}\nesc clears the filter"
         return "no agent is loaded\nstart the console with files or folders of agent specs: toka-console PATH…"
 
     def prefers_top(self) -> bool:
@@ -85,11 +85,11 @@ class FleetTable(TablePane[RowKey]):
         state = self.session.state
         if state is None:
             return ()
-        order_key = (state.order_version, self.session.fleet_filter)
+        order_key = (state.order_version, self.session.filter("fleet"))
         if self._order_key == order_key:
             return self.order
         self._order_key = order_key
-        rows = selectors.fleet_rows(state, self.session.fleet_filter)
+        rows = selectors.fleet_rows(state, self.session.filter("fleet"))
         return self.order if rows == self.order else rows
 
     def invalidate(self) -> None:

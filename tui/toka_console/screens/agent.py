@@ -13,6 +13,7 @@ from toka_console.panes.base import Pane
 from toka_console.panes.doc import DocPane, MakeLines
 from toka_console.panes.group import Group
 from toka_console.panes.output import OutputPane
+from toka_console.place import Place
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
@@ -42,6 +43,9 @@ class AgentScreen(ConsoleScreen):
 
     def main_pane(self) -> Pane:
         return self.info
+
+    def place_below(self) -> Place | None:
+        return Place("output", self.session.focus)
 
     def arranged_for(self) -> Hashable:
         return self.session.focus

@@ -16,6 +16,7 @@ from toka_console.panes.base import Pane
 from toka_console.panes.doc import DocPane
 from toka_console.panes.group import Group
 from toka_console.panes.table import Moved, Opened
+from toka_console.place import Place
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
@@ -62,6 +63,10 @@ class ApprovalsScreen(ConsoleScreen):
     def offers(self, action: Action) -> bool:
         # On narrow terminals the answers have the room.
         return super().offers(action) and action.id not in ("row.open", "screen.output")
+
+    def place_below(self) -> Place | None:
+        self.detail.focus(scroll_visible=False)
+        return None
 
     # -- what the keys are about ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from toka_console.panes.base import Pane
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
 from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
 from toka_console.panes.group import Group
+from toka_console.place import Place
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
 
@@ -27,6 +28,8 @@ class ConsoleScreen(Screen[None]):
     """Subclasses give `ID`, `body()` and, when the sizes of their panes depend on the room, `arrange_body()`."""
 
     ID: ClassVar[str] = ""
+    FILTER_KEYS: ClassVar[tuple[str, ...]] = ()
+    """What `key:value` after `/` may name here; (): nothing can be filtered."""
     AUTO_FOCUS = ""
     ALLOW_SELECT = False
     BLANK = True
@@ -57,6 +60,10 @@ class ConsoleScreen(Screen[None]):
 
     def subject(self) -> ApprovalKey | GrantKey | None:
         """The request or grant that actions are about."""
+        return None
+
+    def place_below(self) -> Place | None:
+        """Where `enter` on what is under the cursor leads; None: it has been done here, or there is nothing."""
         return None
 
     def is_settled(self) -> bool:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from textual.strip import Strip
 
+from toka_console import selectors
 from toka_console.format import denial_page
 from toka_console.panes.base import Pane
 from toka_console.panes.denials_table import DenialsTable
 from toka_console.panes.doc import DocPane
 from toka_console.panes.group import Group
 from toka_console.panes.table import Moved, Opened
+from toka_console.place import Place
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
@@ -19,6 +21,7 @@ from toka_console.session import Session
 
 class DenialsScreen(ConsoleScreen):
     ID = "denials"
+    FILTER_KEYS = selectors.DENIAL_FILTER_KEYS
 
     def __init__(self, session: Session, desk: Desk) -> None:
         super().__init__(session, desk)
@@ -42,6 +45,10 @@ class DenialsScreen(ConsoleScreen):
     def _detail(self, width: int) -> list[Strip]:
         entry = self.table.selected()
         return [] if entry is None else denial_page.facts(entry, self.session, width)
+
+    def place_below(self) -> Place | None:
+        denial = self.table.selected()
+        return Place("call", call=denial) if denial is not None else None
 
     def on_moved(self, message: Moved) -> None:
         message.stop()

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 
 from textual.strip import Strip
 
+from toka_console import selectors
 from toka_console.actions import Action
 from toka_console.format import spec_page
 from toka_console.identity import AgentKey
@@ -15,6 +16,7 @@ from toka_console.panes.gauges import GaugesPane
 from toka_console.panes.group import Group
 from toka_console.panes.output import OutputPane
 from toka_console.panes.table import Moved, Opened
+from toka_console.place import Place
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
@@ -25,6 +27,7 @@ GAUGES_WIDTH = 46
 
 class FleetScreen(ConsoleScreen):
     ID = "fleet"
+    FILTER_KEYS = selectors.FLEET_FILTER_KEYS
 
     def __init__(self, session: Session, desk: Desk) -> None:
         super().__init__(session, desk)
@@ -69,8 +72,12 @@ class FleetScreen(ConsoleScreen):
         rejected = state.hosts[row.host].fleet.rejected.get(row.name)
         return [] if rejected is None else spec_page.rejected(rejected, self.session, width)
 
+    def place_below(self) -> Place | None:
+        focus = self.session.focus
+        return Place("agent", focus) if focus is not None else Place("specs")
+
     def offers(self, action: Action) -> bool:
-        return action.id != "screen.back" or bool(self.session.fleet_filter)
+        return action.id != "screen.back" or bool(self.session.filter(self.ID))
 
     def paint(self) -> None:
         self.table.sync()
