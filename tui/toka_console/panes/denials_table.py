@@ -40,7 +40,7 @@ class DenialsTable(TablePane[DenialKey]):
 
     def empty(self) -> str:
         if chosen := self.session.filter("denials"):
-            return f"no denial matches /{self.session.filter('denials').source}\nesc clears the filter"
+            return f"no denial matches /{chosen.source}\nesc clears the filter"
         return "nothing was refused"
 
     def rows(self) -> Sequence[DenialKey]:

@@ -61,7 +61,7 @@ class FleetTable(TablePane[RowKey]):
         if self.session.state is None:
             return f"{self.session.phase} …"
         if chosen := self.session.filter("fleet"):
-            return f"no agent matches /{self.session.filter('fleet').source}\nesc clears the filter"
+            return f"no agent matches /{chosen.source}\nesc clears the filter"
         return "no agent is loaded\nstart the console with files or folders of agent specs: toka-console PATH…"
 
     def prefers_top(self) -> bool:
