@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from datetime import UTC, datetime
 
 from toka_runtime.cli.attach import add_attach_arguments, attached, request_of
 from toka_runtime.cli.exit_codes import ExitCode
+from toka_runtime.cli.fanout import on_hosts
 from toka_runtime.cli.render import clean
 from toka_runtime.client.attached import AttachedClient
 from toka_runtime.errors import UsageError
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    return asyncio.run(_execute(args))
+    return on_hosts(args, _execute)
 
 
 async def _execute(args: argparse.Namespace) -> int:

@@ -21,10 +21,23 @@ from toka_runtime.protocol.ids import new_command_id
 def add_attach_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--socket", type=Path, metavar="PATH", help="its socket (default: the only one there is)")
-    place.add_argument("--host", metavar="HOST", help="the runtime of another host, over SSH: as you write it for ssh")
+    place.add_argument(
+        "--host",
+        type=_hosts,
+        action="extend",
+        metavar="HOST[,HOST…]",
+        help="the runtimes of other hosts, over SSH: as you write them for ssh; several are asked side by side",
+    )
     place.add_argument("--state-dir", type=Path, metavar="DIR", help="the runtime with this state folder")
     place.add_argument("--workspace", type=Path, metavar="DIR", help="the runtime that works on this folder")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _hosts(text: str) -> list[str]:
+    hosts = [host.strip() for host in text.split(",")]
+    if not all(hosts) or any(host.startswith("-") for host in hosts):
+        raise argparse.ArgumentTypeError("names or addresses, with commas between them")
+    return hosts
 
 
 def socket_of(args: argparse.Namespace) -> Path:
@@ -44,11 +57,11 @@ def socket_of(args: argparse.Namespace) -> Path:
 @asynccontextmanager
 async def attached(args: argparse.Namespace) -> AsyncGenerator[AttachedClient]:
     """Raises LinkDown, LinkRefused, UsageError."""
-    if args.host is not None:
+    if args.host:
         # Imported where it is needed: it takes as long as all the rest.
         from toka_runtime.client.ssh import attach_ssh
 
-        client = await attach_ssh(args.host)
+        client = await attach_ssh(args.host[0])
     else:
         client = await attach_unix(socket_of(args))
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from toka_runtime.cli.attach import add_attach_arguments, attached, request_of
 from toka_runtime.cli.exit_codes import ExitCode
+from toka_runtime.cli.fanout import on_hosts
 from toka_runtime.cli.render import clean
 from toka_runtime.client.attached import AttachedClient
 from toka_runtime.errors import UsageError
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    return asyncio.run(_execute(args))
+    return on_hosts(args, _execute)
 
 
 async def _execute(args: argparse.Namespace) -> int:

@@ -28,7 +28,10 @@ class ExitCode(IntEnum):
     BROKEN_PIPE = 141
 
 
-MEANING = {
+FANOUT_FAILED, FANOUT_MOST = 64, 124
+"""Several hosts: 64 + how many of them failed, at most 124."""
+
+MEANING: dict[Any, str] = {
     ExitCode.OK: "all good: every file, or every agent completed (verified or claimed)",
     ExitCode.FAILED: "some file is not good, or some agent failed, was killed or skipped",
     ExitCode.USAGE: "wrong words on the command line, a spec or a catalogue that is not good; nothing was started",
@@ -36,6 +39,7 @@ MEANING = {
     ExitCode.UNKNOWN: "what became of a command is unknown, or not proven: the message says which",
     ExitCode.INTERRUPTED: "interrupted; what ran was stopped in order",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
+    "64+n": "with several hosts: it failed on n of them (at most 124); which, and why, is on stderr",
 }
 
 

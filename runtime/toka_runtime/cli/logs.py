@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from toka_runtime.cli.attach import add_attach_arguments, answered, attached, read_log
 from toka_runtime.cli.exit_codes import ExitCode
+from toka_runtime.cli.fanout import on_hosts
 from toka_runtime.cli.narration import told
 from toka_runtime.cli.render import clean
 from toka_runtime.client.attached import AttachedClient
@@ -46,7 +46,7 @@ def _tail(text: str) -> int:
 
 
 def execute(args: argparse.Namespace) -> int:
-    return asyncio.run(_execute(args))
+    return on_hosts(args, _execute)
 
 
 async def _execute(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import toka_runtime
 from toka_runtime.cli.exit_codes import ExitCode, exit_code_help, exit_code_of
-from toka_runtime.cli.render import clean
+from toka_runtime.cli.render import clean, complaint
 from toka_runtime.errors import TokaError, UsageError
 
 
@@ -126,9 +126,7 @@ def _parser(name: str | None) -> tuple[argparse.ArgumentParser, VerbModule | Non
 
 
 def _complain(error: TokaError) -> int:
-    print(f"error [{error.code}]: {clean(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(f"  {clean(error.hint)}", file=sys.stderr)
+    print(complaint(error), file=sys.stderr)
     return exit_code_of(error)
 
 

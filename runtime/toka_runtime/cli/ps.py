@@ -15,6 +15,7 @@ from typing import Any
 from toka_runtime.aio import cancel_and_wait, spawn
 from toka_runtime.cli.attach import add_attach_arguments, attached
 from toka_runtime.cli.exit_codes import ExitCode
+from toka_runtime.cli.fanout import on_hosts
 from toka_runtime.cli.render import Style, clean
 from toka_runtime.cli.summary import COLOURS, clock_text, took
 from toka_runtime.client.attached import AttachedClient
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    return asyncio.run(_top(args) if args.verb == "top" else _ps(args))
+    return on_hosts(args, _top if args.verb == "top" else _ps)
 
 
 async def _ps(args: argparse.Namespace) -> int:

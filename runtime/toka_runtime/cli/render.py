@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:  # the version and the help must not pay for pydantic
+    from toka_runtime.errors import TokaError
     from toka_runtime.protocol.events import ProblemView
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -41,6 +42,12 @@ def problem_line(problem: ProblemView, style: Style, colour: str) -> str:
     """`file:line:column  code  message  (hint)`."""
     hint = f"  {style('dim', f'({clean(problem.hint)})')}" if problem.hint else ""
     return f"{style('bold', where(problem))}  {style(colour, problem.code)}  {clean(problem.message)}{hint}"
+
+
+def complaint(error: TokaError) -> str:
+    """An expected error for a person: its code, what happened, what to do."""
+    hint = f"\n  {clean(error.hint)}" if error.hint else ""
+    return f"error [{error.code}]: {clean(error.message)}{hint}"
 
 
 def counted(number: int, noun: str) -> str:

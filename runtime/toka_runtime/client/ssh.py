@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import asyncssh
 
@@ -29,6 +30,16 @@ WINDOW_BYTES = 256 * 1024
 """More than this is never on its way: an answer would wait behind it on a thin link."""
 KEEPALIVE_S, KEEPALIVES = 5, 2
 STDERR_BYTES = 4096
+AT_ONCE = 8
+"""Connections to one server in the making: more meet its MaxStartups (10 by default) and are turned away."""
+
+_doors: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int], asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+def _door(host: SshHost) -> asyncio.Semaphore:
+    """Of each server its own: one that doesn't answer keeps nobody from another."""
+    of_loop = _doors.setdefault(asyncio.get_running_loop(), {})
+    return of_loop.setdefault((host.hostname, host.port), asyncio.Semaphore(AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +122,25 @@ class SshConnector:
         for _ in range(2):
             owner = _Owner()
             try:
-                return await asyncssh.connect(
-                    host.hostname,
-                    host.port,
-                    username=host.user,
-                    client_factory=lambda owner=owner: owner,
-                    known_hosts=known.match,
-                    client_keys=keys or None,
-                    agent_path=None if host.agent == "none" else host.agent or os.environ.get("SSH_AUTH_SOCK"),
-                    agent_forwarding=False,
-                    config=None,
-                    tunnel=before[-1] if before else (),
-                    keepalive_interval=KEEPALIVE_S,
-                    keepalive_count_max=KEEPALIVES,
-                    password=None,
-                    kbdint_auth=False,
-                    gss_auth=False,
-                    gss_kex=False,
-                )
+                async with _door(host):
+                    return await asyncssh.connect(
+                        host.hostname,
+                        host.port,
+                        username=host.user,
+                        client_factory=lambda owner=owner: owner,
+                        known_hosts=known.match,
+                        client_keys=keys or None,
+                        agent_path=None if host.agent == "none" else host.agent or os.environ.get("SSH_AUTH_SOCK"),
+                        agent_forwarding=False,
+                        config=None,
+                        tunnel=before[-1] if before else (),
+                        keepalive_interval=KEEPALIVE_S,
+                        keepalive_count_max=KEEPALIVES,
+                        password=None,
+                        kbdint_auth=False,
+                        gss_auth=False,
+                        gss_kex=False,
+                    )
             except asyncssh.HostKeyNotVerifiable as error:
                 await self._not_verified(host, known, owner.offered, error)
             except asyncssh.PermissionDenied as error:

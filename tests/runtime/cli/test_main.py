@@ -32,8 +32,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in front.VERBS:
         assert verb in shown
     for code, meaning in MEANING.items():
-        assert f"{code:>3}  {meaning}" in shown
-    assert set(MEANING) == set(ExitCode)
+        assert f"{code:>5}  {meaning}" in shown
+    assert set(MEANING) == {*ExitCode, "64+n"}
 
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
