@@ -15,6 +15,7 @@ from toka_runtime.aio import TaskOwner, cancel_and_wait, spawn
 from toka_runtime.client.base import Batch, Link, LinkState, Resync
 from toka_runtime.client.channel import Channel, Sink, StreamSink
 from toka_runtime.client.endpoint import connected, the_runtime
+from toka_runtime.client.pulse import Pulse
 from toka_runtime.clock import Clock, SystemClock
 from toka_runtime.errors import LinkDown, LinkRefused, ProtocolError
 from toka_runtime.protocol import codec, wire
@@ -46,7 +47,8 @@ class AttachedClient:
         self._epoch = ""
         self._seq = 0
         """The last durable event handed to the reader's queue."""
-        self._read_only = ""
+        self._read_only = self._version = ""
+        self._pulse = Pulse(self._clock)
         self._known = False
         """There is a state that the stream can go on from."""
         self._first: asyncio.Future[FleetState] | None = None
@@ -63,7 +65,17 @@ class AttachedClient:
             silent = self._clock.monotonic() - channel.heard_at
             if silent > wire.STALE_S:
                 state, detail = LinkState.STALE, f"nothing heard for {silent:.0f} s"
-        return Link(host=self.host, state=state, since=since, detail=detail, read_only=self._read_only)
+        return Link(
+            host=self.host,
+            state=state,
+            since=since,
+            detail=detail,
+            read_only=self._read_only,
+            version=self._version,
+            round_trip_s=self._pulse.round_trip_s,
+            skew_s=self._pulse.skew_s,
+            skew_error_s=(self._pulse.least_round_trip_s or 0.0) / 2,
+        )
 
     async def attach(self) -> None:
         """Connect for the first time. Raises LinkDown when nobody is there, LinkRefused when it turns us away."""
@@ -161,6 +173,7 @@ class AttachedClient:
             await channel.aclose()
             raise LinkRefused(f"{self.host} refuses: {answer.message}", hint=answer.hint)
         self.host = answer.host
+        self._version = answer.server
         self._read_only = "your key is a viewer's on that host" if answer.role is Role.VIEWER else ""
         self._lose_commands(answer.epoch)
         self._epoch, self._known = answer.epoch, answer.resumed
@@ -184,8 +197,8 @@ class AttachedClient:
 
     async def _watch(self, channel: Channel) -> str:
         while (silent := self._clock.monotonic() - channel.heard_at) < wire.LOST_S:
+            channel.put(self._pulse.ping())
             await self._clock.sleep(min(wire.HEARTBEAT_S, wire.LOST_S - silent))
-            channel.put({"t": "hb"})
         return f"nothing heard for {silent:.0f} s"
 
     async def _take_in(self, channel: Channel) -> str:
@@ -201,6 +214,8 @@ class AttachedClient:
                         await self._snapshot(frame, number, channel)
                     case {"t": "res"}:
                         self._result(frame)
+                    case {"t": "pong"}:
+                        self._pulse.pong(frame)
                     case {"t": "bye"}:
                         return str(frame.get("why", ""))
                     case _:

@@ -36,6 +36,14 @@ class Link(Model):
     """The runtime lives in the client: closing the client stops it. Otherwise closing only detaches."""
     read_only: str = ""
     """Why commands would be refused ("" when they are not)."""
+    version: str = ""
+    """Of the runtime at the other end."""
+    round_trip_s: float | None = None
+    """Of the last ping; None: not measured, or nothing to measure."""
+    skew_s: float | None = None
+    """How much the host's clock is ahead of ours; None as above."""
+    skew_error_s: float = 0.0
+    """To within so much."""
 
 
 class RuntimeClient(Protocol):

@@ -26,6 +26,8 @@ STALL_S = 30.0
 """A front end that acknowledges nothing for so long is let go."""
 CHUNK_CHARS = 48 * 1024
 COMMANDS_AT_ONCE = 64
+ANSWERS_MOST = 256
+"""Lines."""
 BUFFER_BYTES = 64 * 1024
 """Written but not yet taken by the kernel: more would make an answer wait behind events."""
 
@@ -71,6 +73,9 @@ class Connection:
         self._room = asyncio.Event()
         """The stream's outbox is empty."""
         self._room.set()
+        self._told = asyncio.Event()
+        """Not too many answers wait: a front end that asks and doesn't read is not read, either."""
+        self._told.set()
         self._free = asyncio.Semaphore(COMMANDS_AT_ONCE)
         self._progress_at = clock.monotonic()
 
@@ -155,6 +160,7 @@ class Connection:
     async def _read(self) -> None:
         joiner = wire.FrameJoiner()
         while True:
+            await self._told.wait()
             try:
                 line = await self._reader.readuntil(b"\n")
                 frame = joiner.add(line)
@@ -166,6 +172,8 @@ class Connection:
             match frame:
                 case {"t": "ack", "n": int(number)}:
                     self._acknowledged(number)
+                case {"t": "ping", "c": int(number)}:
+                    self._answer(dumps({"t": "pong", "c": number, "now": self._clock.now().isoformat()}))
                 case {"t": "cmd"}:
                     await self._free.acquire()
                     self._commands.spawn(self._command(frame.get("request")), name="command")
@@ -195,6 +203,8 @@ class Connection:
     def _answer(self, text: str) -> None:
         self._number += 1
         self._answers.extend(wire.lines_of(text, self._number))
+        if len(self._answers) >= ANSWERS_MOST:
+            self._told.clear()
         self._work.set()
 
     async def _pump(self, hello: wire.ClientHello) -> None:
@@ -259,6 +269,8 @@ class Connection:
     def _write_one(self) -> bool:
         if self._answers:
             self._writer.write(self._answers.popleft())
+            if not self._answers:
+                self._told.set()
             return True
         if not self._stream:
             return False

@@ -9,11 +9,13 @@ import stat
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import toka_runtime
 from fakes.scene import spec
 from fakes.served import Reader, Served, ask, reading, served
 from toka_runtime.aio import spawn
@@ -21,12 +23,14 @@ from toka_runtime.client.attached import AttachedClient, attach_unix
 from toka_runtime.client.base import LinkState
 from toka_runtime.client.channel import StreamSink
 from toka_runtime.client.endpoint import connected, listening
+from toka_runtime.clock import SystemClock
 from toka_runtime.errors import LinkDown, LinkRefused, StoreLocked
 from toka_runtime.protocol import wire
 from toka_runtime.protocol.commands import PauseFleet, ReadEvents, StartFleet
 from toka_runtime.protocol.events import CommandHandled, Noticed
 from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.states import AgentState
+from toka_runtime.server.connection import ANSWERS_MOST
 from toka_runtime.server.daemon import Daemon
 from toka_runtime.supervisor.bus import Bus
 
@@ -334,3 +338,47 @@ async def test_a_bridge_without_a_runtime_says_so(tmp_path: Path) -> None:
             async with bridged(made, "--socket", str(tmp_path / "nothing.sock")):
                 pass
         assert "toka-runtime serve" in refused.value.hint
+
+
+class _AnHourAhead(SystemClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=1)
+
+
+async def test_how_far_a_host_is_and_how_much_its_clock_is_off(tmp_path: Path) -> None:
+    async with served(tmp_path) as made:
+        path = tmp_path / "ahead.sock"
+        daemon = Daemon(made.client, path, lambda _name, error: made.failures.append(error), _AnHourAhead())
+        await daemon.open()
+        try:
+            async with reading(await attach_unix(path)) as reader:
+                client = reader._client  # pyright: ignore[reportPrivateUsage]
+                assert (await client.send(ask(ReadEvents(limit=1)))).ok, "answers come in the order of the questions"
+                link = client.link
+                assert link.round_trip_s is not None
+                assert link.skew_s is not None
+                assert abs(link.skew_s - 3600) <= link.skew_error_s + 0.001
+                assert link.version == toka_runtime.__version__
+        finally:
+            await daemon.aclose()
+
+
+async def test_who_asks_and_does_not_read_is_not_read_either(tmp_path: Path) -> None:
+    async with served(tmp_path) as made:
+        reader, writer = await asyncio.open_unix_connection(sock=connected(made.path))
+        writer.write(wire.ClientHello(client="greedy").model_dump_json().encode() + b"\n")
+        await reader.readline()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # pyright: ignore
+        pings = b'{"t":"ping","c":1}\n' * 2000
+
+        async def ask_on() -> None:
+            for _ in range(1000):
+                writer.write(pings)
+                await asyncio.wait_for(writer.drain(), 1)
+
+        # The runtime takes no more than its bounds: at some point nothing moves.
+        with pytest.raises(TimeoutError):
+            await ask_on()
+        (connection,) = made.daemon._connections  # pyright: ignore[reportPrivateUsage]
+        assert len(connection._answers) <= ANSWERS_MOST  # pyright: ignore[reportPrivateUsage]
+        writer.transport.abort()
