@@ -25,11 +25,12 @@ from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.snapshot import FleetState
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, Sink]]]
-"""Opens a channel; the reader's limit is at least `wire.LINE_BYTES`. Raises OSError, LinkRefused for what stays so."""
+"""Opens a channel, in a time of its own; the reader's limit is at least `wire.LINE_BYTES`. Raises OSError (TimeoutError
+among them), LinkRefused for what stays so."""
 RETRY_S, RETRY_MOST_S = 0.25, 15.0
 ANSWER_S = 10.0
 """After so long without an answer the outcome of a command is unknown."""
-CONNECT_S = 10.0
+HELLO_S = 10.0
 
 
 class AttachedClient:
@@ -158,9 +159,9 @@ class AttachedClient:
 
     async def _channel_up(self) -> Channel:
         """A channel past its hello. Raises OSError, TimeoutError, ProtocolError, LinkRefused."""
-        async with asyncio.timeout(CONNECT_S):
-            reader, sink = await self._connect()
-            channel = Channel(reader, sink, self._clock)
+        reader, sink = await self._connect()
+        channel = Channel(reader, sink, self._clock)
+        async with asyncio.timeout(HELLO_S):
             try:
                 resume = wire.ResumeFrom(epoch=self._epoch, seq=self._seq) if self._known else None
                 hello = wire.ClientHello(client=f"toka {toka_runtime.__version__}", resume=resume)

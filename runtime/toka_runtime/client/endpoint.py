@@ -13,6 +13,7 @@ from toka_runtime import paths
 from toka_runtime.errors import UsageError
 
 SOCKET_NAME = "runtime.sock"
+ANSWER_S = 5.0
 _LONGEST = 107
 """Bytes of a socket's path (`sun_path` without its final zero)."""
 
@@ -32,6 +33,8 @@ def _short(path: Path) -> Generator[str]:
 
 def _made(path: Path, act: Callable[[socket.socket, str], None]) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A runtime that is stopped takes no connection once its queue is full.
+    made.settimeout(ANSWER_S)
     try:
         with _short(path) as name:
             act(made, name)

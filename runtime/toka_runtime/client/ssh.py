@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import asyncssh
 
 from toka_runtime.client.attached import AttachedClient, attached_by
-from toka_runtime.client.ssh_config import SshHost, resolve
+from toka_runtime.client.questions import NobodyToAsk, OfferedKey, Patient, Questions
+from toka_runtime.client.ssh_config import SshHost, randomart, resolve
 from toka_runtime.errors import LinkRefused
 from toka_runtime.protocol import wire
 
@@ -30,6 +30,10 @@ WINDOW_BYTES = 256 * 1024
 """More than this is never on its way: an answer would wait behind it on a thin link."""
 KEEPALIVE_S, KEEPALIVES = 5, 2
 STDERR_BYTES = 4096
+CONNECT_S = 10.0
+"""Without the time in which a person is asked."""
+SECRET_TRIES = 3
+PROMPT_CHARS = 300
 AT_ONCE = 8
 """Connections to one server in the making: more meet its MaxStartups (10 by default) and are turned away."""
 
@@ -40,41 +44,6 @@ def _door(host: SshHost) -> asyncio.Semaphore:
     """Of each server its own: one that doesn't answer keeps nobody from another."""
     of_loop = _doors.setdefault(asyncio.get_running_loop(), {})
     return of_loop.setdefault((host.hostname, host.port), asyncio.Semaphore(AT_ONCE))
-
-
-@dataclass(frozen=True, slots=True)
-class OfferedKey:
-    """The key with which a host shows itself."""
-
-    host: str
-    """As known_hosts names it."""
-    kind: str
-    fingerprint: str
-    """SHA256:…"""
-    line: str
-    """For known_hosts."""
-
-
-class Questions(Protocol):
-    """What only a person can answer."""
-
-    async def trust(self, key: OfferedKey) -> bool:
-        """Whether a host that is not known yet is to be known by this key from now on."""
-        ...
-
-    async def passphrase(self, what: str) -> str | None:
-        """For a key file; None: none is given."""
-        ...
-
-
-class NobodyToAsk:
-    """Where no person is: what is not known is refused."""
-
-    async def trust(self, key: OfferedKey) -> bool:
-        return False
-
-    async def passphrase(self, what: str) -> str | None:
-        return None
 
 
 async def attach_ssh(
@@ -91,13 +60,18 @@ class SshConnector:
 
     def __init__(self, name: str, questions: Questions, config: Path | None, command: str) -> None:
         self._name = name
-        self._questions = questions
+        self._questions = Patient(questions, CONNECT_S)
         self._config = config
         self._command = command
         self._keys: dict[Path, asyncssh.SSHKey] = {}
 
     async def connect(self) -> tuple[asyncio.StreamReader, Sink]:
         """Raises OSError when nobody answers, LinkRefused for what stays so."""
+        async with asyncio.timeout(CONNECT_S) as limit:
+            self._questions.limit = limit
+            return await self._open()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, Sink]:
         connections: list[asyncssh.SSHClientConnection] = []
         try:
             target = await resolve(self._name, self._config)
@@ -120,7 +94,7 @@ class SshConnector:
         keys = await self._identities(host)
         known = _KnownHosts(host)
         for _ in range(2):
-            owner = _Owner()
+            owner = _Owner(host, self._questions)
             try:
                 async with _door(host):
                     return await asyncssh.connect(
@@ -136,8 +110,6 @@ class SshConnector:
                         tunnel=before[-1] if before else (),
                         keepalive_interval=KEEPALIVE_S,
                         keepalive_count_max=KEEPALIVES,
-                        password=None,
-                        kbdint_auth=False,
                         gss_auth=False,
                         gss_kex=False,
                     )
@@ -162,7 +134,8 @@ class SshConnector:
         if offered is None or known.revoked(offered):
             raise LinkRefused(f"the key of {host.known_name} is refused: {error.reason}") from error
         line = f"{host.known_name} {offered.export_public_key('openssh').decode().strip()}"
-        key = OfferedKey(host.known_name, offered.get_algorithm(), offered.get_fingerprint(), line)
+        art = await randomart(line)
+        key = OfferedKey(host.known_name, offered.get_algorithm(), offered.get_fingerprint(), line, art)
         if known.names_it:
             raise LinkRefused(
                 f"THE KEY OF {host.known_name} HAS CHANGED: it shows {key.kind} {key.fingerprint}. Somebody may be in "
@@ -192,7 +165,7 @@ class SshConnector:
             # asyncssh has no class of its own for a key that is locked.
             if "passphrase" not in str(error).lower():
                 raise LinkRefused(f"{path} is no key that can be used: {error}") from error
-        if (secret := await self._questions.passphrase(f"key {path} for {host.name}")) is None:
+        if (secret := await self._questions.secret(f"passphrase of {path} for {host.name}")) is None:
             return None
         try:
             return asyncssh.read_private_key(path, passphrase=secret)
@@ -201,10 +174,35 @@ class SshConnector:
 
 
 class _Owner(asyncssh.SSHClient):
-    """Notes the key of a host that known_hosts does not vouch for, and does not trust it."""
+    """Notes the key of a host that known_hosts does not vouch for, and does not trust it; has a person answer what a
+    server asks after the keys. Answers are kept nowhere: after a broken link a person is asked again."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: SshHost, questions: Questions) -> None:
         self.offered: asyncssh.SSHKey | None = None
+        self._whose = f"{host.user} on {host.known_name}"
+        self._questions = questions
+        self._tries = SECRET_TRIES
+
+    async def password_auth_requested(self) -> str | None:
+        self._tries -= 1
+        return await self._questions.secret(f"password of {self._whose}") if self._tries >= 0 else None
+
+    async def kbdint_auth_requested(self) -> str | None:
+        self._tries -= 1
+        return "" if self._tries >= 0 else None
+
+    async def kbdint_challenge_received(
+        self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
+    ) -> list[str] | None:
+        """What the server writes is the server's: the host is named before it."""
+        answers: list[str] = []
+        for prompt, echo in prompts:
+            text = " ".join(f"{self._whose}: {name} {instructions} {prompt}".split())
+            answer = await self._questions.secret(text[:PROMPT_CHARS], shown=echo)
+            if answer is None:
+                return None
+            answers.append(answer)
+        return answers
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.offered = key

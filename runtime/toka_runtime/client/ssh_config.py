@@ -35,6 +35,21 @@ class SshHost:
         return self.known_as if self.port == 22 else f"[{self.known_as}]:{self.port}"
 
 
+async def randomart(line: str) -> str:
+    """Of a line for known_hosts, as `ssh-keygen -lv` draws it; "" when it can't."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("ssh-keygen", "-l", "-v", "-f", "-"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        return ""
+    out, _ = await process.communicate(f"{line}\n".encode())
+    return "\n".join(out.decode(errors="replace").splitlines()[1:])
+
+
 async def resolve(name: str, config: Path | None = None) -> SshHost:
     """`config`: instead of the operator's own and the system's. Raises LinkRefused when the name or the file is bad."""
     if not name or name.startswith("-") or any(each.isspace() or not each.isprintable() for each in name):

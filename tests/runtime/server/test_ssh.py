@@ -7,14 +7,17 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
 
 from fakes.served import Reader, Served, ask, served
 from fakes.sshd import NAME, OpenSsh, keygen, openssh
 from toka_runtime.client.attached import AttachedClient
 from toka_runtime.client.base import LinkState
-from toka_runtime.client.ssh import OfferedKey, Questions, attach_ssh
+from toka_runtime.client.questions import OfferedKey, Questions
+from toka_runtime.client.ssh import attach_ssh
 from toka_runtime.client.ssh_config import parse
 from toka_runtime.errors import LinkDown, LinkRefused
 from toka_runtime.protocol.commands import PauseFleet, StartFleet
@@ -48,17 +51,17 @@ async def attached(
 class Answers:
     """A person who answers as told."""
 
-    def __init__(self, *, trust: bool = False, passphrase: str | None = None) -> None:
+    def __init__(self, *, trust: bool = False, secret: str | None = None) -> None:
         self.asked: list[object] = []
-        self._trust, self._passphrase = trust, passphrase
+        self._trust, self._secret = trust, secret
 
     async def trust(self, key: OfferedKey) -> bool:
         self.asked.append(key)
         return self._trust
 
-    async def passphrase(self, what: str) -> str | None:
+    async def secret(self, what: str, *, shown: bool = False) -> str | None:
         self.asked.append(what)
-        return self._passphrase
+        return self._secret
 
 
 async def test_everything_goes_over_one_channel_and_who_it_was_is_recorded(tmp_path: Path) -> None:
@@ -108,7 +111,9 @@ async def test_a_host_that_is_not_known_is_asked_about_and_refused_by_default(tm
             assert client.link.state is LinkState.UP
         async with attached(made, server) as client:
             assert client.link.state is LinkState.UP
-        assert len(yes.asked) == 1
+        (key,) = yes.asked
+        assert isinstance(key, OfferedKey)
+        assert key.art.startswith("+--[ED25519 256]--+\n|")
 
 
 @pytest.mark.parametrize("yes", [False, True])
@@ -172,12 +177,12 @@ async def test_a_passphrase_is_asked_for_once(tmp_path: Path) -> None:
         words = ("-p", "-P", "", "-N", "open sesame", "-f", str(server.user_key))
         process = await asyncio.create_subprocess_exec("ssh-keygen", "-q", *words)
         assert await process.wait() == 0
-        person = Answers(passphrase="open sesame")
+        person = Answers(secret="open sesame")
         async with attached(made, server, questions=person) as client:
             assert client.link.state is LinkState.UP
         assert len(person.asked) == 1
         with pytest.raises(LinkRefused, match="passphrase"):
-            async with attached(made, server, questions=Answers(passphrase="wrong")):
+            async with attached(made, server, questions=Answers(secret="wrong")):
                 pass
 
 
@@ -229,3 +234,74 @@ def test_what_ssh_says_of_a_host() -> None:
     assert [str(path) for path in host.known_hosts] == ["/x/known", "/y/known"]
     assert host.identities == (Path("~/.ssh/a").expanduser(), Path("/k/b"))
     assert host.agent == "/run/agent"
+
+
+class _Doorkeeper(asyncssh.SSHServer):
+    """Lets in who knows the password, or answers two questions."""
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return self._way == "password"
+
+    def validate_password(self, username: str, password: str) -> bool:
+        return password == "open sesame"
+
+    def kbdint_auth_supported(self) -> bool:
+        return self._way == "questions"
+
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
+        return "Token", "Two questions.", "", [("Name:", True), ("Code:", False)]
+
+    def validate_kbdint_response(self, username: str, responses: Any) -> bool:
+        return list(responses) == ["open sesame", "open sesame"]
+
+
+@asynccontextmanager
+async def asks(made: Served, server: OpenSsh, way: str) -> AsyncGenerator[None]:
+    """In the place of the OpenSSH server, on its port and with its host key: a server that asks for more than a key."""
+
+    async def serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        carried = await asyncio.create_subprocess_shell(
+            bridge(made), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        await process.redirect(stdin=carried.stdin, stdout=carried.stdout)
+        process.exit(await carried.wait())
+
+    await server.stop()
+    acceptor = await asyncssh.create_server(
+        lambda: _Doorkeeper(way),
+        "127.0.0.1",
+        server.port,
+        server_host_keys=[server.host_key],
+        process_factory=serve,
+        encoding=None,
+    )
+    try:
+        yield
+    finally:
+        acceptor.close()
+        await acceptor.wait_closed()
+
+
+@pytest.mark.parametrize(("way", "questions"), [("password", 1), ("questions", 2)])
+async def test_a_server_that_asks_is_answered_by_a_person(tmp_path: Path, way: str, questions: int) -> None:
+    async with both(tmp_path) as (made, server), asks(made, server, way):
+        with pytest.raises(LinkRefused, match="not in"):
+            async with attached(made, server):
+                pass
+        person = Answers(secret="open sesame")
+        async with attached(made, server, questions=person) as client:
+            assert client.link.state is LinkState.UP
+            assert (await client.send(ask(PauseFleet()))).code != "link.down"
+        assert len(person.asked) == questions
+        assert all(str(asked).find(f"on [127.0.0.1]:{server.port}") > 0 for asked in person.asked), person.asked
+        wrong = Answers(secret="open barley")
+        with pytest.raises(LinkRefused, match="not in"):
+            async with attached(made, server, questions=wrong):
+                pass
+        assert 0 < len(wrong.asked) <= 6
