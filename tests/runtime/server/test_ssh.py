@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -239,8 +240,12 @@ def test_what_ssh_says_of_a_host() -> None:
 class _Doorkeeper(asyncssh.SSHServer):
     """Lets in who knows the password, or answers two questions."""
 
-    def __init__(self, way: str) -> None:
+    def __init__(self, way: str, connections: list[asyncssh.SSHServerConnection]) -> None:
         self._way = way
+        self._connections = connections
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connections.append(conn)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -265,16 +270,25 @@ class _Doorkeeper(asyncssh.SSHServer):
 async def asks(made: Served, server: OpenSsh, way: str) -> AsyncGenerator[None]:
     """In the place of the OpenSSH server, on its port and with its host key: a server that asks for more than a key."""
 
+    connections: list[asyncssh.SSHServerConnection] = []
+    running: list[asyncio.Task[Any]] = []
+
     async def serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
-        carried = await asyncio.create_subprocess_shell(
-            bridge(made), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        await process.redirect(stdin=carried.stdin, stdout=carried.stdout)
-        process.exit(await carried.wait())
+        task = asyncio.current_task()
+        assert task is not None
+        running.append(task)
+        ours, theirs = os.pipe(), os.pipe()
+        carried = await asyncio.create_subprocess_shell(bridge(made), stdin=ours[0], stdout=theirs[1])
+        os.close(ours[0])
+        os.close(theirs[1])
+        await process.redirect(stdin=ours[1], stdout=theirs[0])
+        await carried.wait()
+        process.close()
+        await process.wait_closed()
 
     await server.stop()
     acceptor = await asyncssh.create_server(
-        lambda: _Doorkeeper(way),
+        lambda: _Doorkeeper(way, connections),
         "127.0.0.1",
         server.port,
         server_host_keys=[server.host_key],
@@ -285,6 +299,10 @@ async def asks(made: Served, server: OpenSsh, way: str) -> AsyncGenerator[None]:
         yield
     finally:
         acceptor.close()
+        for connection in connections:
+            connection.abort()
+            await connection.wait_closed()
+        await asyncio.gather(*running, return_exceptions=True)
         await acceptor.wait_closed()
 
 
