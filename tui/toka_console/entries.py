@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+from toka_console.history import FULL, Column, Figure, History, Scale
 from toka_console.identity import AgentKey
 from toka_console.ring import OutputRing
 from toka_runtime.client.base import Link
 from toka_runtime.protocol.capability import Denial
 from toka_runtime.protocol.ids import CommandId, RunId
 from toka_runtime.protocol.snapshot import AgentView, FleetState
+from toka_runtime.protocol.states import LIVE
 
-HISTORY = 240
-"""Samples kept for sparklines and graphs."""
+if TYPE_CHECKING:
+    from toka_runtime.protocol.usage import HostUsage, Usage
 
 
 @dataclass(slots=True)
@@ -25,20 +27,45 @@ class AgentEntry:
     version: int = 0
     """Grows with everything but samples."""
     samples: int = 0
-    cpu: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
-    memory: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
+    history: History = field(default_factory=History)
+
+    @property
+    def cpu(self) -> Column:
+        return self.history.column(Figure.CPU)
+
+    @property
+    def memory(self) -> Column:
+        return self.history.column(Figure.MEMORY)
+
+    def sampled(self, at: datetime, usage: Usage, scale: Scale) -> None:
+        io = usage.read_bytes + usage.written_bytes
+        self.history.add(at.timestamp(), usage.cpu_fraction, usage.memory_bytes, usage.processes, io, scale)
+        self.samples += 1
 
 
 @dataclass(slots=True)
 class HostEntry:
     fleet: FleetState
     link: Link
-    cpu: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
-    memory: deque[float] = field(default_factory=lambda: deque[float](maxlen=HISTORY))
+    history: History = field(default_factory=History)
     samples: int = 0
     last_event_at: datetime | None = None
     missed: int = 0
     """Durable events that the stream could not deliver (they may still be in the runtime's log)."""
+
+    @property
+    def cpu(self) -> Column:
+        return self.history.column(Figure.CPU)
+
+    @property
+    def memory(self) -> Column:
+        return self.history.column(Figure.MEMORY)
+
+    def sampled(self, at: datetime, usage: HostUsage) -> None:
+        """The processes are those of its agents; what the host itself reads and writes is not known."""
+        processes = sum(view.usage.processes for view in self.fleet.agents.values() if view.state in LIVE)
+        self.history.add(at.timestamp(), usage.cpu_fraction, usage.memory_used_bytes, processes, 0.0, FULL)
+        self.samples += 1
 
 
 @dataclass(slots=True)

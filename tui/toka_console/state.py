@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from toka_console import record
 from toka_console.entries import Activity, AgentEntry, DenialEntry, HostEntry, Pending
+from toka_console.history import scale_for
 from toka_console.identity import AgentKey
 from toka_console.ring import OutputRing
 from toka_runtime.client.base import Link, LinkState
@@ -164,21 +165,20 @@ class ConsoleState:
         entry = None if key is None else self.agents.get(key)
         match event:
             case ev.HostSampled():
-                host.cpu.append(event.usage.cpu_fraction)
-                host.memory.append(float(event.usage.memory_used_bytes))
-                host.samples += 1
+                host.sampled(envelope.at, event.usage)
                 return
             case ev.AgentSampled():
                 if entry is not None:
-                    entry.cpu.append(event.usage.cpu_fraction)
-                    entry.memory.append(float(event.usage.memory_bytes))
-                    entry.samples += 1
+                    entry.sampled(envelope.at, event.usage, scale_for(len(self.agents)))
                 return
             case ev.OperationDenied():
                 if key is not None:
                     self._deny(key, envelope, event)
             case ev.ModelCallEnded():
                 self._tokens.append((envelope.at, event.usage.output_tokens))
+                for spender in (host, entry):
+                    if spender is not None:
+                        spender.history.spend(event.usage.total_tokens, event.cost_usd or 0.0)
                 self.totals_version += 1
             case ev.LimitReached():
                 if key is not None:

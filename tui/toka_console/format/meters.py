@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 SPARKS = "▁▂▃▄▅▆▇█"
 # Dots of a braille cell from the bottom up, left and right column.
@@ -10,7 +11,10 @@ _LEFT = (0x40, 0x04, 0x02, 0x01)
 _RIGHT = (0x80, 0x20, 0x10, 0x08)
 
 
-def tail(values: Sequence[float], count: int) -> list[float]:
+T = TypeVar("T")
+
+
+def tail(values: Sequence[T], count: int) -> list[T]:
     """The last `count` values, oldest first (deques have no slices)."""
     # Reading a deque by index is quick near its ends only, which is where these are.
     return [values[index] for index in range(-min(count, len(values)), 0)]
@@ -23,11 +27,12 @@ def level(value: float, ceiling: float, steps: int) -> int:
     return steps if value >= ceiling else round(value / ceiling * steps)
 
 
-def spark(values: Sequence[float], ceiling: float, width: int) -> str:
-    """The last `width` values against `ceiling`, padded on the left."""
+def spark(values: Sequence[float | None], ceiling: float, width: int) -> str:
+    """The last `width` values against `ceiling`, padded on the left. None is a gap."""
     if width <= 0:
         return ""
-    drawn = "".join(SPARKS[level(value, ceiling, len(SPARKS) - 1)] for value in tail(values, width))
+    steps = len(SPARKS) - 1
+    drawn = "".join(" " if value is None else SPARKS[level(value, ceiling, steps)] for value in tail(values, width))
     return drawn.rjust(width)
 
 
@@ -38,12 +43,13 @@ def bar(fraction: float, width: int) -> tuple[str, str]:
     return filled, "─" * (width - len(filled))
 
 
-def area(values: Sequence[float], ceiling: float, width: int, height: int) -> list[str]:
-    """A braille area graph, `height` rows of `width` cells (two samples a cell), newest at the right edge."""
+def area(values: Sequence[float | None], ceiling: float, width: int, height: int) -> list[str]:
+    """A braille area graph, `height` rows of `width` cells (two samples a cell), newest at the right edge. None is a
+    gap."""
     samples = tail(values, width * 2)
     samples = [0.0] * (width * 2 - len(samples)) + samples
     # The axis stays visible: a flat line says "nothing", an empty box says "no data".
-    dots = [max(1, level(value, ceiling, height * 4)) for value in samples]
+    dots = [0 if value is None else max(1, level(value, ceiling, height * 4)) for value in samples]
     rows: list[str] = []
     for row in range(height - 1, -1, -1):
         floor = row * 4
