@@ -60,7 +60,7 @@ def test_amounts_are_neither_lost_nor_doubled_by_coarser_steps() -> None:
     rates = resample(history.spans(), Figure.TOKENS, START + 2000, 120, 60)
     assert [round(rate or 0, 3) for rate in rates] == [14.0] * 60
     costs = resample(history.spans(), Figure.COST, START + 2000, 900, 90)
-    assert [round(cost or 0, 3) for cost in costs] == [7.2] * 90
+    assert all(cost is not None and abs(cost - 7.2) < 0.02 for cost in costs)
 
 
 def test_a_time_without_samples_is_a_gap_and_what_was_spent_in_it_is_no_spike() -> None:
