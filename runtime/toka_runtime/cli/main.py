@@ -101,6 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
     if module is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE
+    args.words = arguments
     return module.execute(args)
 
 

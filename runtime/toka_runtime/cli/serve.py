@@ -21,6 +21,7 @@ from toka_runtime.errors import UsageError
 from toka_runtime.protocol.commands import CommandRequest, StartFleet
 from toka_runtime.protocol.ids import new_command_id
 from toka_runtime.server.daemon import Daemon
+from toka_runtime.server.served_before import remember
 from toka_runtime.specs.loader import LoadReport
 
 
@@ -62,6 +63,8 @@ async def _serve(options: LocalOptions, report: LoadReport, args: argparse.Names
         await daemon.open()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, ended.set)
+        options_made = client.supervisor.options
+        remember(options_made.state_dir, args.words, options_made.gateway.provider)
         _say(client, daemon, as_json=args.json)
         if args.start:
             await client.send(CommandRequest(id=new_command_id("serve"), actor="cli (serve)", command=StartFleet()))

@@ -37,10 +37,11 @@ class AttachedClient:
     """`RuntimeClient` over a framed channel. It reconnects for ever, goes on where the stream broke off, and answers
     commands with `link.down` (nothing was sent) or `link.unknown` (it may have been carried out)."""
 
-    def __init__(self, connect: Connect, name: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, connect: Connect, name: str, *, clock: Clock | None = None, hello_s: float = HELLO_S) -> None:
         """`name` stands for the host until it has told its own."""
         self.host = HostId(name)
         self._connect = connect
+        self._hello_s = hello_s
         self._clock: Clock = clock or SystemClock()
         self._state, self._since, self._detail = LinkState.CONNECTING, self._clock.now(), ""
         self._tasks = TaskOwner(self._failed)
@@ -161,7 +162,7 @@ class AttachedClient:
         """A channel past its hello. Raises OSError, TimeoutError, ProtocolError, LinkRefused."""
         reader, sink = await self._connect()
         channel = Channel(reader, sink, self._clock)
-        async with asyncio.timeout(HELLO_S):
+        async with asyncio.timeout(self._hello_s):
             try:
                 resume = wire.ResumeFrom(epoch=self._epoch, seq=self._seq) if self._known else None
                 hello = wire.ClientHello(client=f"toka {toka_runtime.__version__}", resume=resume)
@@ -294,9 +295,9 @@ class AttachedClient:
         self._end_of_stream()
 
 
-async def attached_by(connect: Connect, name: str) -> AttachedClient:
+async def attached_by(connect: Connect, name: str, *, hello_s: float = HELLO_S) -> AttachedClient:
     """Attached, or closed again. Raises LinkDown, LinkRefused."""
-    client = AttachedClient(connect, name)
+    client = AttachedClient(connect, name, hello_s=hello_s)
     try:
         await client.attach()
     except BaseException:

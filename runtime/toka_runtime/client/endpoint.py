@@ -79,10 +79,11 @@ def _is_dead(path: Path) -> bool:
 
 def find_runtimes() -> list[Path]:
     """Sockets below the default state folder that someone answers on."""
-    return [path for path in sorted((paths.state_dir() / "fleets").glob(f"*/{SOCKET_NAME}")) if _answers(path)]
+    return [path for path in sorted((paths.state_dir() / "fleets").glob(f"*/{SOCKET_NAME}")) if answers(path)]
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether a runtime serves there."""
     try:
         connected(path).close()
     except OSError:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import asyncssh
 
-from toka_runtime.client.attached import AttachedClient, attached_by
+from toka_runtime.client.attached import HELLO_S, AttachedClient, attached_by
 from toka_runtime.client.questions import NobodyToAsk, OfferedKey, Patient, Questions
 from toka_runtime.client.ssh_config import SshHost, randomart, resolve
 from toka_runtime.errors import LinkRefused
@@ -32,6 +32,8 @@ KEEPALIVE_S, KEEPALIVES = 5, 2
 STDERR_BYTES = 4096
 CONNECT_S = 10.0
 """Without the time in which a person is asked."""
+START_S = 45.0
+"""For the hello of a runtime that is served again first."""
 SECRET_TRIES = 3
 PROMPT_CHARS = 300
 AT_ONCE = 8
@@ -47,22 +49,31 @@ def _door(host: SshHost) -> asyncio.Semaphore:
 
 
 async def attach_ssh(
-    name: str, *, questions: Questions | None = None, config: Path | None = None, command: str = BRIDGE
+    name: str,
+    *,
+    questions: Questions | None = None,
+    config: Path | None = None,
+    command: str = BRIDGE,
+    start: bool = False,
 ) -> AttachedClient:
-    """Attached to the runtime that serves on a host. `config` instead of the operator's ssh_config. Raises LinkDown
+    """Attached to the runtime that serves on a host. `config` instead of the operator's ssh_config. `start`: when none
+    serves there it is served again as it was last; once, not after a link that broke. Raises LinkDown
     when nobody answers, LinkRefused for what stays so: host key, authentication, version, no runtime."""
-    connector = SshConnector(name, questions or NobodyToAsk(), config, command)
-    return await attached_by(connector.connect, name)
+    connector = SshConnector(name, questions or NobodyToAsk(), config, command, start=start)
+    return await attached_by(connector.connect, name, hello_s=START_S if start else HELLO_S)
 
 
 class SshConnector:
     """Opens a connection and the one channel on it, again and again."""
 
-    def __init__(self, name: str, questions: Questions, config: Path | None, command: str) -> None:
+    def __init__(
+        self, name: str, questions: Questions, config: Path | None, command: str, *, start: bool = False
+    ) -> None:
         self._name = name
         self._questions = Patient(questions, CONNECT_S)
         self._config = config
         self._command = command
+        self._start = start
         self._keys: dict[Path, asyncssh.SSHKey] = {}
 
     async def connect(self) -> tuple[asyncio.StreamReader, Sink]:
@@ -79,9 +90,11 @@ class SshConnector:
                 connections.append(await self._hop(await resolve(hop, self._config), connections))
             connections.append(await self._hop(target, connections))
             session = _Session(self._name, self._command)
+            command = f"{self._command} --start" if self._start else self._command
             channel, _ = await connections[-1].create_session(
-                lambda: session, self._command, encoding=None, window=WINDOW_BYTES
+                lambda: session, command, encoding=None, window=WINDOW_BYTES
             )
+            self._start = False
         except asyncssh.ChannelOpenError as error:
             _close(connections)
             raise OSError(f"no channel on {self._name}: {error.reason}") from error

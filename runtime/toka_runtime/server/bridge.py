@@ -16,7 +16,7 @@ import sys
 import threading
 from pathlib import Path
 
-from toka_runtime.client.endpoint import SOCKET_NAME, connected, the_runtime
+from toka_runtime.client.endpoint import SOCKET_NAME, answers, connected, find_runtimes, the_runtime
 from toka_runtime.errors import TokaError
 
 ROLES = ("viewer", "operator", "admin")
@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--socket", type=Path, metavar="PATH", help="its socket (default: the only one there is)")
     place.add_argument("--state-dir", type=Path, metavar="DIR", help="the runtime with this state folder")
+    parser.add_argument("--start", action="store_true", help="have it served again, as it was last, when nobody serves")
     args = parser.parse_args(argv)
     # After whatever a login shell has printed.
     _write_all(1, b"\n")
     try:
-        path = args.socket or (args.state_dir / SOCKET_NAME if args.state_dir else the_runtime())
-        link = connected(path)
+        link = connected(_path(args))
     except (TokaError, OSError) as error:
         why = error.message if isinstance(error, TokaError) else f"nobody serves at {error.filename or 'the socket'}"
         turned_away = {
@@ -53,6 +53,17 @@ def main(argv: list[str] | None = None) -> int:
         threading.Thread(target=_upwards, args=(link,), daemon=True).start()
         _downwards(link)
     return 0
+
+
+def _path(args: argparse.Namespace) -> Path:
+    """Raises TokaError, OSError."""
+    place = args.socket or (args.state_dir / SOCKET_NAME if args.state_dir else None)
+    if args.start and args.role == "admin" and not (answers(place) if place else find_runtimes()):
+        # Imported where it is needed: it takes longer than all the rest.
+        from toka_runtime.server.served_before import serve_again
+
+        return serve_again(place.parent if place else None)
+    return place or the_runtime()
 
 
 def _upwards(link: socket.socket) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,6 +15,9 @@ from typing import Any
 import asyncssh
 import pytest
 
+from e2e.fleet import RUNTIME as SERVE
+from e2e.fleet import environment, make_repository
+from fakes.scene import spec
 from fakes.served import Reader, Served, ask, served
 from fakes.sshd import NAME, OpenSsh, keygen, openssh
 from toka_runtime.client.attached import AttachedClient
@@ -323,3 +328,49 @@ async def test_a_server_that_asks_is_answered_by_a_person(tmp_path: Path, way: s
             async with attached(made, server, questions=wrong):
                 pass
         assert 0 < len(wrong.asked) <= 6
+
+
+async def test_a_runtime_that_was_served_before_is_served_again_on_request(tmp_path: Path) -> None:
+    """`--start`: as it was last, and only then; with the provider it had, whatever credentials there are now."""
+    home, workspace = tmp_path / "home", make_repository(tmp_path / "project")
+    (home / "specs").mkdir(parents=True)
+    (home / "specs" / "one.yaml").write_text(spec("alpha"))
+    state_dir = home / ".local/state/toka/fleets/project"
+    words = ("serve", "specs", "--workspace", str(workspace), "--state-dir", str(state_dir), "--provider", "rehearsal")
+    environ = environment(home)
+    command = f"env HOME={home} PYTHONPATH={RUNTIME} {sys.executable} -m toka_runtime.server.bridge"
+    async with openssh(tmp_path / "ssh") as server:
+        with pytest.raises(LinkRefused, match="was ever served there"):
+            await attach_ssh(NAME, config=server.config, command=command, start=True)
+        first = await asyncio.create_subprocess_exec(
+            *SERVE, *words, "--json", cwd=home, env=environ, stdout=asyncio.subprocess.PIPE
+        )
+        assert first.stdout is not None
+        assert json.loads(await first.stdout.readline())["agents"] == 1
+        first.kill()
+        await first.wait()
+        with pytest.raises(LinkRefused, match="no runtime is serving"):
+            await attach_ssh(NAME, config=server.config, command=command)
+        client = await attach_ssh(NAME, config=server.config, command=command, start=True)
+        state = await client.snapshot()
+        await client.aclose()
+        assert state.runtime is not None
+        await ended(state.runtime.pid)
+        assert list(state.agents) == ["alpha"]
+        (state_dir / "served.json").chmod(0o666)
+        with pytest.raises(LinkRefused, match="written by others"):
+            await attach_ssh(NAME, config=server.config, command=command, start=True)
+
+
+async def ended(pid: int) -> None:
+    """Told to end, and waited for: it is no child of ours."""
+    process, over = os.pidfd_open(pid), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(process, over.set)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        async with asyncio.timeout(30):
+            await over.wait()
+    finally:
+        loop.remove_reader(process)
+        os.close(process)
