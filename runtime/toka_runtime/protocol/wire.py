@@ -5,7 +5,8 @@ no line passes `LINE_BYTES`. Unknown fields and unknown frames are ignored: a ne
 
     B: bridge {role, from}   (only from a bridge, before all else)
     C: hello  → S: hello (or hello with `error`)
-    S: snap {n, why, missed, state} · evs {n, e: [envelope…]} · res (a CommandResult) · hb {} · pong {c, now} · bye {why}
+    S: snap {n, why, missed, state} · evs {n, e: [envelope…]} · res (a CommandResult) · hb {}
+       pong {c, now} · bye {why}
     C: ack {n} · cmd (a CommandRequest) · ping {c}
 
 `n` numbers the frames of the stream; the runtime keeps at most `credit` bytes of them unacknowledged.
