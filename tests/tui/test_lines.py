@@ -43,6 +43,58 @@ def test_quotes_keep_spaces_and_colons() -> None:
     assert filters.parse('name:"a b"', ("name",)).matches({"name": "a b"})
 
 
+@pytest.mark.parametrize(
+    ("source", "figure", "found"),
+    [
+        ("age:>10m", 601, True),
+        ("age:>10m", 600, False),
+        ("age:<=1.5h", 5400, True),
+        ("age:>1d", 90_000, True),
+        ("age:30", 30, True),
+        ("mem:>200M", 201 * 2**20, True),
+        ("mem:>200MiB", 200 * 2**20, False),
+        ("mem:<1g", 2**30 - 1, True),
+        ("cpu:>50%", 0.51, True),
+        ("cpu:>.5", 0.01, True),
+        ("n:>10k", 10_001, True),
+        ("n:1,3", 3, True),
+        ("n:1,3", 2, False),
+        ("!n:>1", 1, True),
+        ("cost:>$1", 1.01, True),
+    ],
+)
+def test_figures_are_compared(source: str, figure: float, found: bool) -> None:
+    key = source.removeprefix("!").partition(":")[0]
+    numbers: filters.NumberKeys = {"age": "time", "mem": "size", "cpu": "percent", "n": "count", "cost": "money"}
+    assert filters.parse(source, (), numbers).matches({key: figure}) is found
+
+
+@pytest.mark.parametrize("source", ["cpu:>many", "mem:>1x", "mem:>>1", "age:>", "n:1h", "n:>1 mem:high"])
+def test_what_cannot_be_compared_is_refused_with_an_example(source: str) -> None:
+    with pytest.raises(filters.FilterError, match=r"cannot be compared; write it as \w+:>\d"):
+        filters.parse(source, (), {"cpu": "percent", "mem": "size", "age": "time", "n": "count"})
+
+
+def test_what_is_unknown_is_neither_more_nor_less() -> None:
+    numbers: filters.NumberKeys = {"n": "count"}
+    for source in ("n:>0", "n:<=0", "n:0"):
+        assert not filters.parse(source, (), numbers).matches({"n": ""})
+
+
+def test_an_unknown_key_is_held_against_figures_too() -> None:
+    with pytest.raises(filters.FilterError, match="did you mean mem:"):
+        filters.parse("men:>1", ("name",), {"mem": "size"})
+
+
+def test_several_values_and_exact_ones() -> None:
+    keys = ("state", "host")
+    assert filters.parse("state:failed,killed", keys).matches({"state": "killed"})
+    assert not filters.parse("!state:failed,killed", keys).matches({"state": "killed"})
+    assert filters.parse("host:a", keys).matches({"host": "beta"})
+    assert not filters.parse("host:=a", keys).matches({"host": "beta"})
+    assert filters.parse("host:=a,b", keys).matches({"host": "B"})
+
+
 def test_times_and_paths_are_words_not_keys() -> None:
     assert filters.parse("12:30", ()).matches({"text": "at 12:30"})
 

@@ -7,7 +7,7 @@ import pytest
 from fakes import fleet
 from fakes.client import HOST, FakeRuntimeClient
 from fakes.clock import FakeClock
-from toka_console import filters, selectors
+from toka_console import filters, fleet_list, selectors
 from toka_console.identity import AgentKey, RowKey
 from toka_console.state import ConsoleState
 from toka_runtime.client.base import Link, LinkState
@@ -34,8 +34,8 @@ def state(client: FakeRuntimeClient) -> ConsoleState:
 
 
 def names(state: ConsoleState, source: str = "") -> list[str]:
-    chosen = filters.parse(source, selectors.FLEET_FILTER_KEYS)
-    return [key.name for key in selectors.fleet_rows(state, chosen)]
+    chosen = filters.parse(source, fleet_list.FILTER_KEYS, fleet_list.NUMBER_KEYS)
+    return [key.name for key in fleet_list.rows(state, FakeClock().now(), chosen)]
 
 
 def test_trouble_comes_first_and_the_rest_by_name(state: ConsoleState) -> None:
@@ -73,11 +73,58 @@ def test_what_survived_a_kill_is_worse_than_all_else(state: ConsoleState, client
         ("cap:cargo state:running !security", {"build-system-stabilization", "performance-observability"}),
         ("-f bldsys", {"build-system-stabilization"}),
         ("pid:5004", {"security-extension"}),
-        ("nothing-like-this", set()),
+        ("nothing-like-this", set[str]()),
+        ("state:failed,killed", {"kernel-events-enhancement", "storage-advancement"}),
+        ("state:paused cap:network", set[str]()),
+        ("state:paused cap:cargo host:loc", {"testing-infrastructure"}),
+        ("host:=loc", set[str]()),
+        ("denials:>0", {"build-system-stabilization", "security-extension"}),
+        ("denials:>=14", {"security-extension"}),
+        ("denials:2,14 !name:sec", {"build-system-stabilization"}),
+        ("tokens:>9k", {"build-system-stabilization"}),
+        ("cost:>$0.02 cost:<0.1", {"build-system-stabilization"}),
+        ("mem:>200M", {"build-system-stabilization"}),
+        ("mem:>10m", {"build-system-stabilization", "security-extension", "testing-infrastructure"}),
+        ("cpu:>50", {"build-system-stabilization"}),
+        ("procs:5", {"build-system-stabilization"}),
+        ("age:>60m", set[str]()),
     ],
 )
 def test_filters_of_the_fleet(state: ConsoleState, source: str, found: set[str]) -> None:
     assert set(names(state, source)) == found
+
+
+def test_figures_of_what_has_ended_are_unknown(state: ConsoleState) -> None:
+    known = names(state, "age:>0")
+    assert "kernel-events-enhancement" in known
+    assert "kernel-events-enhancement" not in names(state, "cpu:>=0"), "it uses nothing any more"
+    assert "kernel-events-enhancement" in names(state, "!cpu:>=0")
+
+
+def test_trouble_only(state: ConsoleState, client: FakeRuntimeClient) -> None:
+    now = client.log[-1].at
+    assert [key.name for key in fleet_list.rows(state, now, trouble=True)] == [
+        "configs/agents/broken.yaml",
+        "kernel-events-enhancement",
+        "storage-advancement",
+        "testing-infrastructure",
+        "build-system-stabilization",  # running, but something was denied
+        "security-extension",
+    ]
+
+
+def test_a_removed_run_is_gone_until_there_is_a_new_one(state: ConsoleState, client: FakeRuntimeClient) -> None:
+    key = AgentKey(HOST, AgentName("kernel-events-enhancement"))
+    removed = {fleet_list.run_of(state.agents[key])}
+
+    def shown() -> list[str]:
+        return [row.name for row in fleet_list.rows(state, client.log[-1].at, removed=removed)]
+
+    assert key.name not in shown()
+    fleet.change(client, key.name, AgentState.PENDING)
+    fleet.start(client, key.name, 77)
+    state.apply(client.log)
+    assert key.name in shown()
 
 
 def test_a_target_is_frozen(state: ConsoleState, client: FakeRuntimeClient) -> None:
@@ -125,7 +172,7 @@ def test_rows_of_two_hosts_stay_apart(state: ConsoleState, client: FakeRuntimeCl
     other = HostId("other")
     agents = {name: view.model_copy(update={"host": other}) for name, view in client.state.agents.items()}
     state.adopt(client.state.model_copy(update={"host": other, "agents": agents}), client.link)
-    rows = selectors.fleet_rows(state)
+    rows = fleet_list.rows(state, FakeClock().now())
     assert len(set(rows)) == 20
     assert RowKey("agent", other, FIRST) in rows
     assert RowKey("agent", HOST, FIRST) in rows

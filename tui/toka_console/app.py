@@ -270,7 +270,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 parsed = colon.parse(text, [key.name for key in state.agents] if state is not None else [])
                 self.perform(parsed.action.id, parsed.argument)
             elif kind == "filter":
-                self.session.filters[self.current.ID] = filters.parse(text, self.current.FILTER_KEYS)
+                current = self.current
+                self.session.filters[current.ID] = filters.parse(text, current.FILTER_KEYS, current.NUMBER_KEYS)
         except (colon.ColonError, filters.FilterError) as error:
             self.session.say(str(error), "warn")
         self.repaint()

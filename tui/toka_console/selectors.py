@@ -10,7 +10,6 @@ from toka_console import approvals
 from toka_console.format import glyphs
 from toka_console.format.glyphs import Badge
 from toka_console.format.units import age, duration, plural
-from toka_console.identity import AgentKey, RowKey
 from toka_runtime.protocol.states import LIVE, AgentState, StopReason
 
 if TYPE_CHECKING:
@@ -19,13 +18,11 @@ if TYPE_CHECKING:
 
     from toka_console.entries import Activity, AgentEntry, DenialEntry
     from toka_console.filters import Filter
+    from toka_console.identity import AgentKey
     from toka_console.state import ConsoleState
     from toka_runtime.protocol.ids import RunRef
     from toka_runtime.protocol.snapshot import AgentView
 
-FLEET_FILTER_KEYS = (
-    "name", "state", "reason", "host", "priority", "domain", "workstream", "branch", "cap", "pid", "text",
-)  # fmt: skip
 DENIAL_FILTER_KEYS = ("agent", "host", "layer", "operation", "target", "cap", "rule", "text")
 
 # Trouble first; within a rank by name, so that rows stay where they are.
@@ -44,64 +41,22 @@ LIMIT_SHOWN_S = 300.0
 """How long a reached limit is in the alert line."""
 WAITING = _RANK[AgentState.PENDING]
 """From this rank on nothing of an agent runs."""
-_REJECTED_RANK = 0
+WELL = _RANK[AgentState.RUNNING]
+"""From this rank on there is no trouble."""
+FIRST = 0
+"""The rank of what is worst: what survived a kill, and spec files that were rejected."""
 _ASKING_RANK = 3
 _LOADED_RANK = 9
 
 
 def rank(view: AgentView) -> int:
     if view.survivors:
-        return _REJECTED_RANK
+        return FIRST
     if view.state is AgentState.PENDING and not view.requested:
         return _LOADED_RANK
     if view.approvals and view.state is not AgentState.PAUSED:
         return _ASKING_RANK
     return _RANK[view.state]
-
-
-def fleet_rows(state: ConsoleState, chosen: Filter | None = None) -> list[RowKey]:
-    """Identities of all rows that the filter lets through, trouble first."""
-    ranked = [
-        (rank(entry.view), key.host, key.name, RowKey("agent", key.host, key.name))
-        for key, entry in state.agents.items()
-    ]
-    ranked += [
-        (_REJECTED_RANK, name, file, RowKey("rejected", name, file))
-        for name, host in state.hosts.items()
-        for file in host.fleet.rejected
-    ]
-    ranked.sort()
-    rows = [row[3] for row in ranked]
-    return rows if not chosen else [key for key in rows if chosen.matches(fleet_fields(state, key))]
-
-
-def fleet_fields(state: ConsoleState, key: RowKey) -> dict[str, str]:
-    """What a filter can look at in one row."""
-    if key.agent is None:
-        rejected = state.hosts[key.host].fleet.rejected[key.name]
-        problems = " ".join(f"{problem.code} {problem.message}" for problem in rejected.problems)
-        return {
-            "name": rejected.name or key.name,
-            "state": "rejected",
-            "host": key.host,
-            "text": f"{key.name} {rejected.name} rejected {problems}",
-        }
-    view = state.agents[key.agent].view
-    word = badge(view).word.lower()
-    spec = view.spec
-    return {
-        "name": view.name,
-        "state": word,
-        "reason": view.reason.value,
-        "host": view.host,
-        "priority": spec.priority.value,
-        "domain": spec.domain,
-        "workstream": spec.workstream,
-        "branch": view.branch or spec.git_branch,
-        "cap": " ".join(spec.security.capabilities_required),
-        "pid": str(view.process.pid) if view.process else "",
-        "text": f"{view.name} {word} {view.reason.value} {spec.title} {spec.domain} {spec.workstream} {view.branch}",
-    }
 
 
 def badge(view: AgentView) -> Badge:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
-from toka_console import approvals, selectors
+from toka_console import approvals, fleet_list, selectors
 from toka_console.format import glyphs, meters, units
 from toka_console.format.cells import Row, clip_left, width_of
 from toka_console.identity import RowKey
@@ -89,7 +89,7 @@ class FleetTable(TablePane[RowKey]):
         if self._order_key == order_key:
             return self.order
         self._order_key = order_key
-        rows = selectors.fleet_rows(state, self.session.filter("fleet"))
+        rows = fleet_list.rows(state, self.session.now(), self.session.filter("fleet"))
         return self.order if rows == self.order else rows
 
     def invalidate(self) -> None:

@@ -10,6 +10,7 @@ from textual.events import Key, Resize, ScreenResume
 from textual.screen import Screen
 
 from toka_console.actions import ACTIONS, Action
+from toka_console.filters import NumberKeys
 from toka_console.identity import ApprovalKey, GrantKey
 from toka_console.panes.base import Pane
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
@@ -30,6 +31,8 @@ class ConsoleScreen(Screen[None]):
     ID: ClassVar[str] = ""
     FILTER_KEYS: ClassVar[tuple[str, ...]] = ()
     """What `key:value` after `/` may name here; (): nothing can be filtered."""
+    NUMBER_KEYS: ClassVar[NumberKeys] = {}
+    """Those of them that hold a figure, which can be compared."""
     AUTO_FOCUS = ""
     ALLOW_SELECT = False
     BLANK = True

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 
 from textual.strip import Strip
 
-from toka_console import selectors
+from toka_console import fleet_list
 from toka_console.actions import Action
 from toka_console.format import spec_page
 from toka_console.identity import AgentKey
@@ -27,7 +27,8 @@ GAUGES_WIDTH = 46
 
 class FleetScreen(ConsoleScreen):
     ID = "fleet"
-    FILTER_KEYS = selectors.FLEET_FILTER_KEYS
+    FILTER_KEYS = fleet_list.FILTER_KEYS
+    NUMBER_KEYS = fleet_list.NUMBER_KEYS
 
     def __init__(self, session: Session, desk: Desk) -> None:
         super().__init__(session, desk)
