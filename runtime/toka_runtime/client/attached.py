@@ -40,6 +40,8 @@ class AttachedClient:
     def __init__(self, connect: Connect, name: str, *, clock: Clock | None = None, hello_s: float = HELLO_S) -> None:
         """`name` stands for the host until it has told its own."""
         self.host = HostId(name)
+        self.on_link: Callable[[], None] | None = None
+        """Called when the link has come up or gone down."""
         self._connect = connect
         self._hello_s = hello_s
         self._clock: Clock = clock or SystemClock()
@@ -287,6 +289,8 @@ class AttachedClient:
         if state is not self._state:
             self._since: datetime = self._clock.now()
         self._state, self._detail = state, detail
+        if self.on_link is not None:
+            self.on_link()
 
     def _failed(self, name: str, error: BaseException) -> None:
         """A defect of ours: the link is down and stays so, visibly."""
