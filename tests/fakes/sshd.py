@@ -92,6 +92,11 @@ class OpenSsh:
                 said += line
                 assert line, said
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def stop(self) -> None:
         """The server and, as when a host goes away, every connection of it."""
         if self._process is None:

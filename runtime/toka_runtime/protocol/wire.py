@@ -34,9 +34,10 @@ PART_CHARS = 128 * 1024
 FRAME_CHARS = 64 * 1024 * 1024
 HELLO_BYTES = 64 * 1024
 CREDIT_BYTES = 64 * 1024
-HEARTBEAT_S = 5.0
-STALE_S = 10.0
-LOST_S = 15.0
+HEARTBEAT_S = 3.0
+STALE_S = 6.0
+LOST_S = 10.0
+"""A link on which nothing was heard for so long is left, and made anew."""
 
 Frame = dict[str, Any]
 
