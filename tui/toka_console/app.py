@@ -67,6 +67,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         *,
         clock: Clock | None = None,
         settings_file: Path | None = None,
+        views_file: Path | None = None,
         start_fleet: bool = True,
         driver_class: type[Driver] | None = None,
         colour: bool = True,
@@ -80,6 +81,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.stopping = False
         self._open_client = open_client
         self._settings_file = settings_file
+        self._views_file = views_file
         self._start_fleet = start_fleet
         self._tasks = aio.TaskOwner(self._task_failed)
         self._starting: asyncio.Task[None] | None = None
@@ -126,6 +128,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.perform("fleet.start")
 
     async def _load_settings(self) -> None:
+        if self._views_file is not None:
+            from toka_console.views import ViewsFile
+
+            await ViewsFile(self.session, self._views_file, self._tasks).open()
         if self._settings_file is None:
             return
         from toka_console import settings

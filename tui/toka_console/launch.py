@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from toka_console.app import ConsoleApp
 from toka_console.driver import ConsoleDriver
 from toka_console.failure import Failure
-from toka_runtime.paths import config_dir
+from toka_runtime.paths import config_dir, state_dir
 
 if TYPE_CHECKING:
     from toka_runtime.client.base import RuntimeClient
@@ -30,6 +30,7 @@ def run(
     app = ConsoleApp(
         open_client,
         settings_file=settings_file or config_dir() / "console.yaml",
+        views_file=state_dir() / "console-views.json",
         start_fleet=start_fleet,
         driver_class=ConsoleDriver,
         colour="NO_COLOR" not in os.environ,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from toka_console import themes
 from toka_console.filters import Filter
 from toka_console.settings import Settings
+from toka_console.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,9 @@ class Session:
     filters: dict[str, Filter] = field(default_factory=dict[str, Filter])
     """Screen → what was typed after `/` there."""
     message: Message | None = None
+    views: Views = field(default_factory=Views)
+    keep_views: Callable[[], None] = field(default=lambda: None)
+    """To be called after each change of `views`."""
     _alert: tuple[object, Alert | None] | None = None
     _heard: int = 0
     terminal_delay: Callable[[], float] = field(default=lambda: 0.0)

@@ -3,8 +3,8 @@ version, its texts that depend on time, or the width change."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import ClassVar, Generic, TypeVar
 
 from rich.segment import Segment
 from textual.events import Click, MouseScrollDown, MouseScrollUp
@@ -12,11 +12,14 @@ from textual.message import Message
 from textual.strip import Strip
 
 from toka_console.format.cells import Row
+from toka_console.marks import Marks
 from toka_console.panes.base import FrameKind, Move, Pane
 from toka_console.panes.columns import Column, fit_columns
+from toka_console.panes.ordering import HOLD_S, Ordering, Sort, Value
 from toka_console.session import Session
 
 K = TypeVar("K", bound=Hashable)
+MARK = "■"
 
 
 class Moved(Message):
@@ -31,6 +34,10 @@ class TablePane(Pane, Generic[K], can_focus=True):
     """Subclasses give `rows()`, `version()`, `cells()`; the cursor is an identity, not a number."""
 
     columns: Sequence[Column] = ()
+    markable: ClassVar[bool] = False
+    """Rows can be marked."""
+    moves_by_itself: ClassVar[bool] = False
+    """Rows change places also when no column was chosen to sort by: never while the cursor is moved."""
 
     def __init__(self, session: Session, *, id: str | None = None, frame: FrameKind = "box") -> None:
         super().__init__(session, id=id, frame=frame)
@@ -41,17 +48,34 @@ class TablePane(Pane, Generic[K], can_focus=True):
         self.marks_cursor = True
         """False: another list of this screen is what the keys are about."""
         self.order: Sequence[K] = ()
+        self.marks: Marks[K] = Marks()
+        self._base: Sequence[K] = ()
+        self._ordering: Ordering[K] = Ordering()
+        self._moved_at = float("-inf")
+        """Monotonic seconds of the last time that the operator moved the cursor."""
         self._index = 0
         self._cache: dict[K, tuple[Hashable, Strip]] = {}
         self._chosen: tuple[Strip, Strip] | None = None
         self._header: tuple[object, Strip] | None = None
+        self._title_spans: list[tuple[int, int, str]] = []
         self._fitted: tuple[int, tuple[Column, ...], list[tuple[Column, int]]] = (-1, (), [])
 
     # -- for subclasses -------------------------------------------------------------------------------------------
 
     def rows(self) -> Sequence[K]:
-        """Identities in order. Return the same object while the order is unchanged."""
+        """Identities in the table's own order. Return the same object, or `self.order`, while it is unchanged."""
         raise NotImplementedError
+
+    def sort_keys(self) -> Mapping[str, Callable[[K], Value]]:
+        """Columns that the operator can sort by, and what is compared in each."""
+        return {}
+
+    def exists(self, key: K) -> bool:
+        """Whether what the row stands for is still there, shown or not: else it loses its mark."""
+        return True
+
+    def can_mark(self, key: K) -> bool:
+        return self.markable
 
     def version(self, key: K) -> Hashable:
         """Everything but the width that the drawn row depends on."""
@@ -76,7 +100,11 @@ class TablePane(Pane, Generic[K], can_focus=True):
 
     def sync(self) -> None:
         """Take the current order; the cursor stays with its identity, or at its place when that has gone."""
-        order = self.rows()
+        rows = self.rows()
+        if rows is not self.order and rows is not self._base:
+            self._base = rows
+            self.marks.keep(self.exists)
+        order = self._arranged()
         if order is not self.order:
             self.order = order
             if self.cursor is not None:
@@ -98,6 +126,16 @@ class TablePane(Pane, Generic[K], can_focus=True):
         elif self._index >= self.top + height:
             self.top = self._index - height + 1
 
+    def _arranged(self) -> Sequence[K]:
+        sort, now = self.sort, self.session.clock.monotonic()
+        value = self.sort_keys().get(sort.column) if sort is not None else None
+        held = (value is not None or self.moves_by_itself) and now - self._moved_at < HOLD_S
+        return self._ordering.arrange(self._base, sort, value, now, held=held)
+
+    def reorder(self) -> None:
+        """The operator has asked for other rows: show them in their order at once."""
+        self._ordering.forget()
+
     def select(self, key: K) -> None:
         """Put the cursor on `key`, if it is there."""
         self.sync()
@@ -111,7 +149,11 @@ class TablePane(Pane, Generic[K], can_focus=True):
             "up": -1, "down": 1, "page_up": -page, "page_down": page, "half_up": -(page // 2),
             "half_down": page // 2, "top": -len(self.order), "bottom": len(self.order),
         }[how]  # fmt: skip
-        self._place(self._index + step)
+        self._place_by_hand(self._index + step)
+
+    def _place_by_hand(self, index: int) -> None:
+        self._moved_at = self.session.clock.monotonic()
+        self._place(index)
 
     def _place(self, index: int) -> None:
         self.touched = True
@@ -120,6 +162,45 @@ class TablePane(Pane, Generic[K], can_focus=True):
             self.cursor = self.order[self._index]
         self.paint()
         self.post_message(Moved())
+
+    # -- sorting --------------------------------------------------------------------------------------------------
+
+    @property
+    def sort(self) -> Sort | None:
+        """What the operator has chosen; None: the table's own order."""
+        return self.session.views.sorts.get(self.id or "")
+
+    def sort_by(self, column: str, *, descending: bool | None = None) -> None:
+        """By a column, figures from the highest; again by the same one: the other way round. "": the table's own
+        order."""
+        sorts, sort = self.session.views.sorts, self.sort
+        if not column:
+            sorts.pop(self.id or "", None)
+        else:
+            if descending is None:
+                known = next((each for each in self.visible_columns() if each.id == column), None)
+                by_itself = known is not None and known.right
+                descending = not sort.descending if sort is not None and sort.column == column else by_itself
+            sorts[self.id or ""] = Sort(column, descending)
+        self.session.keep_views()
+        self.paint()
+
+    def step_sort(self, step: int) -> None:
+        """To the next column in view that can be sorted by, or, past the last one, to the table's own order."""
+        keys = self.sort_keys()
+        choices = ["", *(column.id for column, _ in self._fitted[2] if column.id in keys)]
+        here = choices.index(self.sort.column) if self.sort is not None and self.sort.column in choices else 0
+        self.sort_by(choices[(here + step) % len(choices)])
+
+    def order_note(self, own: str) -> str:
+        """How the rows are ordered, for the heading; `own`: the table's own order in words."""
+        sort = self.sort
+        if sort is None or sort.column not in self.sort_keys():
+            return own
+        return f"by {self._title(sort.column)} {'▼' if sort.descending else '▲'}"
+
+    def _title(self, column: str) -> str:
+        return next((each.title for each in self.visible_columns() if each.id == column), column).lower()
 
     # -- drawing --------------------------------------------------------------------------------------------------
 
@@ -146,18 +227,31 @@ class TablePane(Pane, Generic[K], can_focus=True):
         return lines
 
     def _titles(self, width: int, layout: list[tuple[Column, int]]) -> Strip:
-        if self._header is None or self._header[0] is not layout:
+        made_from = (layout, self.sort)
+        if self._header is None or self._header[0] != made_from:
             row = Row(width, self.palette.base).gap()
+            self._title_spans = []
             for column, size in layout:
-                row.add(column.title, self.palette.heading, size, right=column.right).gap()
-            self._header = (layout, row.strip())
+                start = width - row.room
+                self._title_spans.append((start, start + size, column.id))
+                title, style = column.title, self.palette.heading
+                if self.sort is not None and self.sort.column == column.id:
+                    title = title[: size - 1] + ("▼" if self.sort.descending else "▲")
+                    style = self.palette.accent
+                row.add(title, style, size, right=column.right).gap()
+            self._header = (made_from, row.strip())
         return self._header[1]
 
     def _row(self, key: K, width: int, layout: list[tuple[Column, int]]) -> Strip:
-        version = (self.version(key), width)
+        marked = key in self.marks
+        version = (self.version(key), width, marked)
         known = self._cache.get(key)
         if known is None or known[0] != version:
-            row = Row(width, self.palette.base).gap()
+            row = Row(width, self.palette.base)
+            if marked:
+                row.add(MARK, self.palette.accent)
+            else:
+                row.gap()
             self.cells(key, row, layout)
             known = self._cache[key] = (version, row.strip())
         return self._selected(known[1], width) if self.marks_cursor and key == self.cursor else known[1]
@@ -186,15 +280,20 @@ class TablePane(Pane, Generic[K], can_focus=True):
 
     def on_click(self, event: Click) -> None:
         row = event.y - (1 if self.frame != "none" else 0) - 1
-        if row >= 0 and self.top + row < len(self.order):
-            self._place(self.top + row)
+        if row == -1:
+            x = event.x - (1 if self.frame == "box" else 0)
+            column = next((name for start, end, name in self._title_spans if start <= x < end), "")
+            if column in self.sort_keys():
+                self.sort_by(column)
+        elif row >= 0 and self.top + row < len(self.order):
+            self._place_by_hand(self.top + row)
             if event.chain == 2:
                 self.post_message(Opened())
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         event.stop()
-        self._place(self._index + 3)
+        self._place_by_hand(self._index + 3)
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
         event.stop()
-        self._place(self._index - 3)
+        self._place_by_hand(self._index - 3)
