@@ -82,6 +82,11 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.terms)
 
+    @property
+    def compares(self) -> bool:
+        """Some term looks at a figure, which changes by itself."""
+        return any(term.comparisons for term in self.terms)
+
     def matches(self, fields: Mapping[str, str | float]) -> bool:
         return all(term.matches(fields) for term in self.terms)
 

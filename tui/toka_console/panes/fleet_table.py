@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.style import Style
-
 from toka_console import approvals, fleet_list, selectors
-from toka_console.format import glyphs, meters, units
-from toka_console.format.cells import Row, clip_left, width_of
+from toka_console.format import glyphs, units
+from toka_console.format.cells import Row, clip_left
 from toka_console.identity import RowKey
 from toka_console.panes.columns import Column
-from toka_console.panes.table import TablePane
-from toka_runtime.protocol.states import LIVE, AgentState
+from toka_console.panes.fleet_cells import FleetCells, capped, hourly
+from toka_console.panes.ordering import Value, rest_s
+from toka_console.panes.table import MARK, TablePane
 
 if TYPE_CHECKING:
-    from toka_console.entries import AgentEntry, Pending
-    from toka_console.filters import Filter
+    from datetime import datetime
+
+    from toka_console.entries import AgentEntry
     from toka_console.session import Session
-    from toka_runtime.protocol.snapshot import AgentView
+    from toka_console.state import ConsoleState
+
+    Compared = Callable[[AgentEntry, ConsoleState, datetime], Value]
 
 SAMPLE_S = 0.15
 ASKING_WIDTH = 21
@@ -37,31 +39,91 @@ COLUMNS = (
     Column("denials", "DENY", 4, 4, rank=4, right=True),
     Column("age", "AGE", 5, 5, rank=5, right=True),
 )
-_NARROW = tuple(column._replace(least=9) if column.id == "state" else column for column in COLUMNS)
+NARROW = 80
+"""Below this many cells the state has its word alone."""
+ROOMY, WIDE = 160, 200
+"""From so many cells on there are more columns."""
+_WHY = (
+    Column("since", "SINCE", 5, 5, rank=6, right=True),
+    Column("why", "WHY", 12, 24, 40, weight=3, rank=6),
+)
+_PRIORITY = Column("priority", "PRIORITY", 8, 8, rank=11)
+_PROCESSES = Column("procs", "PROCS", 5, 5, rank=10, right=True)
+_DOMAIN = Column("domain", "DOMAIN", 10, 16, 22, rank=12)
+_IO = Column("io", "I/O", 5, 5, rank=13, right=True)
+_RATE = Column("rate", "$/H", 6, 6, rank=1, right=True)
+_CAP = Column("cap", "CAP", 4, 4, rank=1, right=True)
+
+
+def columns_for(width: int, *, costs: bool = False, hosts: bool = False) -> tuple[Column, ...]:
+    """What there is room for in a table of `width` cells. `costs`: what is spent comes before all but name and
+    state; `hosts`: there are several."""
+    agent, shown, task, action, cpu, memory, tokens, cost, denials, age = COLUMNS
+    spent = (tokens, cost)
+    if costs:
+        spent = (tokens._replace(rank=1), cost._replace(rank=1), _RATE, _CAP)
+    found: tuple[Column, ...] = (agent, shown, task, action, cpu, memory, *spent, denials, age)
+    if width < NARROW:
+        found = tuple(column._replace(least=9) if column.id == "state" else column for column in found)
+    if width >= ROOMY:
+        word = shown._replace(least=9, ideal=10, roomy=0, weight=0)
+        found = (agent, word, *_WHY, task, action, cpu, memory, _PROCESSES, *spent, denials, age, _PRIORITY)
+    if width >= WIDE:
+        found = (*found[:9], _IO, *found[9:], _DOMAIN)
+    return (HOST, *found) if hosts else found
 
 
 class FleetTable(TablePane[RowKey]):
+    markable = True
+    moves_by_itself = True
+
     def __init__(self, session: Session, *, id: str | None = None) -> None:
         super().__init__(session, id=id)
+        self._cells = FleetCells(session)
+        self.trouble = False
+        """Only agents in trouble are shown."""
+        self.removed: set[fleet_list.Run] = set()
+        """Finished runs that the operator does not want to see."""
         self._shown: dict[RowKey, tuple[float, int]] = {}
         """When a row's figures were drawn last, and the samples there were then."""
 
-    _order_key: tuple[int, Filter] | None = None
+    _made_from: Hashable = None
+    _asked: Hashable = None
+    _made_at = 0.0
     _longest: tuple[Sequence[RowKey], int] = ((), 0)
     """The order, and the cells of the longest name in it."""
 
     def heading(self) -> tuple[str, str]:
         state, chosen = self.session.state, self.session.filter("fleet")
         shown = f"{len(self.order)}"
-        if state is not None and chosen:
-            shown = f"{len(self.order)} of {len(state.agents)}  /{chosen.source}"
-        return f"Agents {shown}", "trouble first"
+        if state is not None and (chosen or self.trouble or self.removed):
+            shown += f" of {len(state.agents)}"
+        parts = [f"Agents {shown}"]
+        if chosen:
+            parts.append(f"/{chosen.source}")
+        if self.trouble:
+            parts.append("trouble only")
+        if self.marks:
+            there = set(self.order)
+            hidden = sum(key not in there for key in self.marks)
+            parts.append(f"{MARK} {len(self.marks)} marked" + (f", {hidden} of them not shown" if hidden else ""))
+        if gone := sum(self._is_removed(key) for key in self.removed):
+            parts.append(f"{gone} removed")
+        return "  ".join(parts), self.order_note("trouble first")
+
+    def _is_removed(self, run: fleet_list.Run) -> bool:
+        entry = self.session.known.agents.get(run[0])
+        return entry is not None and fleet_list.is_finished(entry) and fleet_list.run_of(entry) == run
 
     def empty(self) -> str:
         if self.session.state is None:
             return f"{self.session.phase} …"
         if chosen := self.session.filter("fleet"):
             return f"no agent matches /{chosen.source}\nesc clears the filter"
+        if self.trouble:
+            return "no agent is in trouble\nctrl+z shows all"
+        if self.removed:
+            return "all runs have been removed from this list\n:restore brings them back"
         return "no agent is loaded\nstart the console with files or folders of agent specs: toka-console PATH…"
 
     def prefers_top(self) -> bool:
@@ -70,38 +132,68 @@ class FleetTable(TablePane[RowKey]):
         return entry is not None and selectors.rank(entry.view) >= selectors.WAITING
 
     def visible_columns(self) -> Sequence[Column]:
-        columns = COLUMNS if self.size.width >= 80 else _NARROW
         state = self.session.state
+        hosts = state is not None and len(state.hosts) > 1
+        first, *others = columns_for(self.size.width, costs=self.session.views.costs, hosts=hosts)
         if self._longest[0] is not self.order:
             self._longest = (self.order, max((len(key.name) for key in self.order if key.kind == "agent"), default=0))
-        agent, shown, *others = columns
-        agent = agent._replace(ideal=max(14, min(36, self._longest[1] + 2)))
-        if state is not None and state.asking:
-            shown = shown._replace(ideal=ASKING_WIDTH)
-        columns = (agent, shown, *others)
-        return (HOST, *columns) if state is not None and len(state.hosts) > 1 else columns
+        found: list[Column] = []
+        for column in (first, *others):
+            if column.id == "agent":
+                column = column._replace(ideal=max(14, min(36, self._longest[1] + 2)))
+            elif column.id == "state" and state is not None and state.asking:
+                column = column._replace(ideal=ASKING_WIDTH)
+            found.append(column)
+        return found
+
+    def sort_keys(self) -> Mapping[str, Callable[[RowKey], Value]]:
+        return {column: self._comparing(column) for column in _COMPARED}
+
+    def _comparing(self, column: str) -> Callable[[RowKey], Value]:
+        compared = _COMPARED[column]
+        state, now = self.session.known, self.session.now()
+
+        def value(key: RowKey) -> Value:
+            entry = state.agents.get(key.agent) if key.agent is not None else None
+            return compared(entry, state, now) if entry is not None else None
+
+        return value
+
+    def exists(self, key: RowKey) -> bool:
+        return key.agent in self.session.known.agents
+
+    def can_mark(self, key: RowKey) -> bool:
+        return key.agent is not None
 
     def rows(self) -> Sequence[RowKey]:
-        state = self.session.state
+        state, now = self.session.state, self.session.clock.monotonic()
         if state is None:
             return ()
-        order_key = (state.order_version, self.session.filter("fleet"))
-        if self._order_key == order_key:
+        chosen = self.session.filter("fleet")
+        asked = (chosen, self.trouble, len(self.removed))
+        # Figures that a filter compares change without a word; so does trouble.
+        figures = (int(now), state.totals_version) if chosen.compares or self.trouble else None
+        made_from = (asked, state.order_version, figures)
+        if made_from == self._made_from or (asked == self._asked and now - self._made_at < rest_s(len(self.order))):
             return self.order
-        self._order_key = order_key
-        rows = fleet_list.rows(state, self.session.now(), self.session.filter("fleet"))
-        return self.order if rows == self.order else rows
+        if asked != self._asked:
+            self.reorder()
+        self._made_from, self._asked, self._made_at = made_from, asked, now
+        return fleet_list.rows(state, self.session.now(), chosen, trouble=self.trouble, removed=self.removed)
 
     def invalidate(self) -> None:
         super().invalidate()
-        self._order_key = None
+        self._made_from = None
         self._shown.clear()
 
     def version(self, key: RowKey) -> Hashable:
         state, now = self.session.known, self.session.now()
         if key.agent is None:
             return state.order_version
-        entry = state.agents[key.agent]
+        entry = state.agents.get(key.agent)
+        if entry is None:
+            # It has gone; its row goes with the next order.
+            return None
         view = entry.view
         pending = state.pending_of(key.agent)
         return (
@@ -113,6 +205,7 @@ class FleetTable(TablePane[RowKey]):
             view.approvals and approvals.soonest(view.approvals, now),
             pending and (pending.text, units.age(pending.sent_at, now), pending.unknown),
             state.is_up(key.host),
+            self.session.views.costs and round(hourly(state.hosts[key.host], view, now), 2),
         )
 
     def _samples(self, key: RowKey, newest: int) -> int:
@@ -128,10 +221,13 @@ class FleetTable(TablePane[RowKey]):
         if key.agent is None:
             self._rejected(key, row, layout)
             return
-        entry = state.agents[key.agent]
+        entry = state.agents.get(key.agent)
+        if entry is None:
+            return
         pending = state.pending_of(key.agent)
+        why_apart = any(column.id == "why" for column, _ in layout)
         for column, width in layout:
-            self._cell(entry, pending, column.id, row, width)
+            self._cells.add(entry, pending, column.id, row, width, why_apart=why_apart)
             row.gap()
 
     def _rejected(self, key: RowKey, row: Row, layout: list[tuple[Column, int]]) -> None:
@@ -154,107 +250,34 @@ class FleetTable(TablePane[RowKey]):
         hint = f", {first.hint}" if first.hint else ""
         row.add(f"{first.message}{hint}{more}  {where}", style)
 
-    def _cell(self, entry: AgentEntry, pending: Pending | None, column: str, row: Row, width: int) -> None:
-        palette, view, now = self.palette, entry.view, self.session.now()
-        match column:
-            case "host":
-                row.add(view.host, palette.muted, width)
-            case "agent":
-                badge = selectors.badge(view)
-                style = palette.role(badge.role)
-                name = palette.muted if badge.role == "muted" else style if badge.role == "bad" else palette.base
-                row.add(badge.glyph, style, 2).add(view.name, name, width - 2)
-            case "state":
-                self._state(entry, pending, row, width)
-            case "task":
-                self._progress(entry, row, width)
-            case "action":
-                style = palette.muted if view.state not in LIVE else palette.base
-                text = selectors.last_action(view, now)
-                if width_of(text) > width:
-                    text = selectors.quota_wait(view, now) or text
-                row.add(text, palette.bad if text.startswith("denied: ") else style, width)
-            case "cpu":
-                limit = view.spec.security.limits.cpu_fraction
-                self._gauge(entry, row, width, view.usage.cpu_fraction, limit, entry.cpu, units.percent)
-            case "memory":
-                limit = view.spec.security.limits.memory_bytes
-                self._gauge(entry, row, width, view.usage.memory_bytes, limit, entry.memory, units.size)
-            case "tokens":
-                total = view.tokens.total_tokens
-                mark = "~" if view.tokens.estimated else ""
-                row.add(f"{mark}{units.count(total)}" if total else "·", palette.muted, width, right=True)
-            case "cost":
-                text = units.money(view.cost_usd) if view.cost_usd else "?" if view.unpriced_calls else "·"
-                row.add(text, palette.muted, width, right=True)
-            case "denials":
-                denied = units.count(view.denials) if view.denials else "·"
-                row.add(denied, palette.bad if view.denials else palette.faint, width, right=True)
-            case _:
-                row.add(selectors.running_for(view, now) or "·", palette.muted, width, right=True)
 
-    def _state(self, entry: AgentEntry, pending: Pending | None, row: Row, width: int) -> None:
-        palette, view, now = self.palette, entry.view, self.session.now()
-        badge, since = selectors.badge(view), units.age(view.since, now)
-        if pending is not None:
-            waited = units.age(pending.sent_at, now)
-            row.add(f"⋯ {pending.unknown or pending.text} {waited}", palette.warn, width)
-            return
-        state = self.session.state
-        if state is not None and not state.is_up(view.host):
-            last = state.hosts[view.host].last_event_at
-            row.add(f"{badge.word}? last seen {units.age(last, now)}", palette.muted, width)
-            return
-        if badge is glyphs.ASKING:
-            self._asking(view, row, width)
-            return
-        why = selectors.why(view)
-        used = width_of(badge.word)
-        row.add(badge.word, palette.role(badge.role), min(width, used))
-        rest = width - used
-        if rest < width_of(since) + 1:
-            row.gap(rest)
-            return
-        row.add(f" {since}", palette.muted)
-        rest -= width_of(since) + 1
-        colour = palette.bad if view.state is AgentState.FAILED or view.survivors else palette.muted
-        row.add(f" {why}" if why and rest > 4 else "", colour, rest)
+def _figure(name: str) -> Compared:
+    """A figure that a filter can name, too; None where it is not known."""
 
-    def _asking(self, view: AgentView, row: Row, width: int) -> None:
-        """`PENDING approval 4:32`; where there is no room the countdown is what stays."""
-        left = approvals.soonest(view.approvals, self.session.now())
-        forms = (f"{glyphs.ASKING.word} {left}", f"approval {left}", f"asks {left}")
-        row.add(next((form for form in forms if width_of(form) <= width), left), self.palette.warn, width)
+    def compared(entry: AgentEntry, state: ConsoleState, now: datetime) -> Value:
+        found = fleet_list.AgentFields(entry, now)[name]
+        return found if found != "" else None
 
-    def _progress(self, entry: AgentEntry, row: Row, width: int) -> None:
-        palette, view = self.palette, entry.view
-        at, total = selectors.progress(view)
-        text = f"{at}/{total}" if total else "·"
-        style = palette.base if view.state in LIVE else palette.muted
-        row.add(text, style, min(width, 5))
-        if width < 9:
-            row.gap(width - min(width, 5))
-            return
-        bar = width - 5
-        done = view.tasks_done / total if total else 0.0
-        filled, rest = meters.bar(done, bar)
-        colour = palette.good if view.tasks_verified == total and total else palette.done
-        row.add(filled, colour).add(rest, palette.faint)
+    return compared
 
-    def _gauge(
-        self, entry: AgentEntry, row: Row, width: int, value: float, limit: float | None, history: Sequence[float],
-        show: Callable[[float], str],
-    ) -> None:  # fmt: skip
-        """`▁▃▂ 23%/75%`: history, value and limit as far as there is room."""
-        palette = self.palette
-        alive = entry.view.state in LIVE
-        style: Style = palette.meter(value / limit) if alive and limit else palette.base if alive else palette.faint
-        text = show(value) if alive else "·"
-        if alive and limit and width >= len(text) + len(show(limit)) + 1:
-            text += f"/{show(limit)}"
-        drawn = width - 10
-        if alive and drawn >= 4:
-            ceiling = limit or max(history, default=0.0) or 1.0
-            row.add(meters.spark(history, ceiling, drawn), style, drawn)
-            width -= drawn
-        row.add(text, style, width, right=True)
+
+_COMPARED: Mapping[str, Compared] = {
+    "host": lambda entry, state, now: entry.view.host,
+    "agent": lambda entry, state, now: entry.view.name,
+    "state": lambda entry, state, now: selectors.rank(entry.view),
+    "since": lambda entry, state, now: (now - entry.view.since).total_seconds(),
+    "task": lambda entry, state, now: entry.view.tasks_done / len(entry.view.tasks) if entry.view.tasks else None,
+    "action": lambda entry, state, now: entry.view.last_activity_at and entry.view.last_activity_at.timestamp(),
+    "cpu": _figure("cpu"),
+    "memory": _figure("mem"),
+    "procs": _figure("procs"),
+    "io": lambda entry, state, now: entry.view.usage.read_bytes + entry.view.usage.written_bytes,
+    "tokens": _figure("tokens"),
+    "cost": _figure("cost"),
+    "rate": lambda entry, state, now: hourly(state.hosts[entry.key.host], entry.view, now),
+    "cap": lambda entry, state, now: capped(state.hosts[entry.key.host], entry.view),
+    "denials": _figure("denials"),
+    "age": _figure("age"),
+    "priority": lambda entry, state, now: entry.view.spec.priority.rank,
+    "domain": lambda entry, state, now: entry.view.spec.domain,
+}
