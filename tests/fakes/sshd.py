@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -102,7 +102,8 @@ class OpenSsh:
         if self._process is None:
             return
         for pid in _children(self._process.pid):
-            os.kill(pid, 9)
+            with suppress(ProcessLookupError):  # a session may end of itself meanwhile
+                os.kill(pid, 9)
         self._process.kill()
         await self._process.communicate()
         self._process = None

@@ -273,7 +273,7 @@ async def bridged(made: Served, *words: str, **environment: str) -> AsyncGenerat
         yield client
     finally:
         await client.aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             for process in running:
                 await process.wait()
         assert made.daemon.front_ends == ()
