@@ -6,10 +6,12 @@ import argparse
 import getpass
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from toka_runtime.client.attached import AttachedClient, attach_unix
+from toka_runtime.client.base import Resync
 from toka_runtime.client.endpoint import SOCKET_NAME, the_runtime
 from toka_runtime.errors import CommandRefused
 from toka_runtime.protocol.codec import envelope_from
@@ -20,17 +22,27 @@ from toka_runtime.protocol.ids import new_command_id
 
 def add_attach_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
+    add_host_argument(place)
     place.add_argument("--socket", type=Path, metavar="PATH", help="its socket (default: the only one there is)")
-    place.add_argument(
+    place.add_argument("--state-dir", type=Path, metavar="DIR", help="the runtime with this state folder")
+    place.add_argument("--workspace", type=Path, metavar="DIR", help="the runtime that works on this folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+class _Container(Protocol):
+    """A parser, or a group of one."""
+
+    def add_argument(self, name: str, /, **options: Any) -> argparse.Action: ...
+
+
+def add_host_argument(container: _Container) -> None:
+    container.add_argument(
         "--host",
         type=_hosts,
         action="extend",
         metavar="HOST[,HOST…]",
         help="the runtimes of other hosts, over SSH: as you write them for ssh; several are asked side by side",
     )
-    place.add_argument("--state-dir", type=Path, metavar="DIR", help="the runtime with this state folder")
-    place.add_argument("--workspace", type=Path, metavar="DIR", help="the runtime that works on this folder")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _hosts(text: str) -> list[str]:
@@ -97,3 +109,21 @@ async def read_log(client: AttachedClient, read: ReadEvents) -> AsyncGenerator[l
         if not result.data["more"] or not page:
             return
         read = read.model_copy(update={"after_seq": page[-1].seq})
+
+
+async def follow_log(client: AttachedClient, seq: int, kinds: tuple[str, ...] = ()) -> AsyncGenerator[list[Envelope]]:
+    """What the log gets after `seq`, live and without a gap; samples are left out. Ends with the client's stream."""
+    async with aclosing(client.events(seq)) as batches:
+        async for batch in batches:
+            if isinstance(batch, Resync):
+                # What this stream leaves out is still in the log.
+                read = ReadEvents(after_seq=seq, before_seq=batch.state.seq + 1, kinds=kinds)
+                async with aclosing(read_log(client, read)) as pages:
+                    async for page in pages:
+                        yield page
+                seq = batch.state.seq
+            else:
+                durable = [each for each in batch if each.durable]
+                if found := [each for each in durable if not kinds or each.event.kind in kinds]:
+                    yield found
+                seq = max([seq, *(each.seq for each in durable)])

@@ -7,18 +7,23 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from toka_runtime import paths
+from toka_runtime.cli.attach import add_host_argument, attached, follow_log, read_log
 from toka_runtime.cli.denial_record import facts_of
 from toka_runtime.cli.exit_codes import ExitCode
+from toka_runtime.cli.fanout import on_hosts
 from toka_runtime.cli.render import Style, clean
 from toka_runtime.errors import SpecError, StoreError
 from toka_runtime.protocol.capability import Layer
+from toka_runtime.protocol.commands import ReadEvents
 from toka_runtime.protocol.events import Envelope, OperationDenied
+from toka_runtime.protocol.ids import AgentName
 from toka_runtime.specs.units import parse_duration
 from toka_runtime.store.schema import DATABASE
 from toka_runtime.store.tail import LogTail
@@ -49,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "--state-dir", "--state", type=Path, metavar="DIR", help="state folder (default: the one written last)"
     )
+    add_host_argument(place)
     place.add_argument("--workspace", type=Path, metavar="DIR", help="the state folder that belongs to this workspace")
     parser.add_argument("--agent", default="", metavar="NAME", help="only of this agent")
     parser.add_argument("--run", default="", metavar="ID", help="only of this run")
@@ -92,24 +98,57 @@ class Wanted:
             and (self.since is None or envelope.at >= self.since)
         )
 
-    def of(self, log: LogTail) -> list[Envelope]:
-        """Those that the log has got since it was last asked."""
-        found = log.read_on(kinds=(KIND,), agent=self.agent or None)
-        return [envelope for envelope in found if isinstance(envelope.event, OperationDenied) and envelope in self]
+    def of(self, envelopes: Iterable[Envelope]) -> list[Envelope]:
+        return [each for each in envelopes if isinstance(each.event, OperationDenied) and each in self]
 
 
 def execute(args: argparse.Namespace) -> int:
-    wanted = Wanted(args.agent, args.run, args.layer, args.since)
+    return on_hosts(args, _far) if args.host else _near(args)
+
+
+def _near(args: argparse.Namespace) -> int:
+    """From the state folder: also of a runtime that is gone."""
+    wanted = _wanted(args)
     with LogTail(_state_dir(args)) as log:
-        found = wanted.of(log)
-        printer = JsonLines(sys.stdout) if args.json else Table(sys.stdout, found, heading=bool(found) or args.follow)
-        printer.show(found)
+
+        def news() -> list[Envelope]:
+            return wanted.of(log.read_on(kinds=(KIND,), agent=wanted.agent or None))
+
+        printer = _begin(args, news())
         while args.follow:
             time.sleep(FOLLOW_S)
-            printer.show(wanted.of(log))
-    if not found and not args.json:
-        print("nothing was refused", file=sys.stderr)
+            printer.show(news())
     return ExitCode.OK
+
+
+async def _far(args: argparse.Namespace) -> int:
+    wanted = _wanted(args)
+    async with attached(args) as client:
+        head = (await client.snapshot()).seq
+        found: list[Envelope] = []
+        agent = AgentName(wanted.agent) if wanted.agent else None
+        async with aclosing(read_log(client, ReadEvents(before_seq=head + 1, kinds=(KIND,), agent=agent))) as pages:
+            async for page in pages:
+                found += wanted.of(page)
+        printer = _begin(args, found)
+        if args.follow:
+            async with aclosing(follow_log(client, head, (KIND,))) as live:
+                async for batch in live:
+                    printer.show(wanted.of(each for each in batch if agent is None or each.agent == agent))
+    return ExitCode.OK
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    return Wanted(args.agent, args.run, args.layer, args.since)
+
+
+def _begin(args: argparse.Namespace, found: list[Envelope]) -> JsonLines | Table:
+    """Show those that are there already."""
+    printer = JsonLines(sys.stdout) if args.json else Table(sys.stdout, found, heading=bool(found) or args.follow)
+    printer.show(found)
+    if not found and not args.json and not args.follow:
+        print("nothing was refused", file=sys.stderr)
+    return printer
 
 
 def _state_dir(args: argparse.Namespace) -> Path:

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
-from toka_runtime.cli.attach import add_attach_arguments, answered, attached, read_log
+from toka_runtime.cli.attach import add_attach_arguments, answered, attached, follow_log, read_log
 from toka_runtime.cli.exit_codes import ExitCode
 from toka_runtime.cli.fanout import on_hosts
 from toka_runtime.cli.narration import told
 from toka_runtime.cli.render import clean
 from toka_runtime.client.attached import AttachedClient
-from toka_runtime.client.base import Resync
 from toka_runtime.errors import UsageError
 from toka_runtime.protocol.codec import encode, envelope_from
 from toka_runtime.protocol.commands import ReadEvents
@@ -60,7 +59,9 @@ async def _execute(args: argparse.Namespace) -> int:
         wanted = _Wanted(frozenset(args.agents), kinds)
         await _past(client, wanted, show, args, state.seq)
         if args.follow:
-            await _live(client, wanted, show, state.seq)
+            async with aclosing(follow_log(client, state.seq, kinds)) as live:
+                async for batch in live:
+                    show(wanted.of(batch))
     if output is not None:
         output.close()
     return ExitCode.OK
@@ -106,21 +107,6 @@ async def _past(client: AttachedClient, wanted: _Wanted, show: Show, args: argpa
             break
         read = read.model_copy(update={"before_seq": page[-1].seq})
     show(found[: args.tail][::-1])
-
-
-async def _live(client: AttachedClient, wanted: _Wanted, show: Show, seq: int) -> None:
-    async with aclosing(client.events(seq)) as batches:
-        async for batch in batches:
-            if isinstance(batch, Resync):
-                # What this stream leaves out is still in the log.
-                read = ReadEvents(after_seq=seq, before_seq=batch.state.seq + 1, kinds=wanted.kinds)
-                async with aclosing(read_log(client, read)) as pages:
-                    async for page in pages:
-                        show(wanted.of(page))
-                seq = batch.state.seq
-            else:
-                show(wanted.of(batch))
-                seq = max([seq, *(each.seq for each in batch if each.durable)])
 
 
 def _json(envelopes: Sequence[Envelope]) -> None:

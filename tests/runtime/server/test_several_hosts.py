@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from fakes.events import denial
 from fakes.served import Served, ask, served
 from fakes.sshd import NAME, OpenSsh, openssh
 from toka_runtime.cli.main import main
 from toka_runtime.client import ssh
 from toka_runtime.protocol.commands import StartFleet
+from toka_runtime.protocol.events import OperationDenied
+from toka_runtime.protocol.ids import AgentName
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
 
@@ -81,3 +84,12 @@ async def test_what_is_asked_for_wrongly_is_said_by_every_host(
 async def test_a_list_with_no_host_in_it_is_refused(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await toka("ps", f"--host={host}") == 2
     assert "names or addresses" in capsys.readouterr().err
+
+
+async def test_what_was_refused_elsewhere_is_told(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
+    made, _ = hosts
+    for name, target in (("alpha", "/etc/shadow"), ("other", "/etc/passwd")):
+        await made.stage.supervisor.store.append(OperationDenied(denial=denial(target)), agent=AgentName(name))
+    assert await toka("denials", "--host", "one,two", "--json", "--agent", "alpha") == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted((each["via"], each["target"]) for each in told) == [("one", "/etc/shadow"), ("two", "/etc/shadow")]
