@@ -138,36 +138,51 @@ def test_back_goes_where_one_came_from() -> None:
 
 
 def test_no_file_is_no_problem(tmp_path: Path) -> None:
-    assert settings.load(tmp_path / "none.yaml") == (settings.Settings(), [])
+    loaded = settings.load(tmp_path / "none.yaml")
+    assert (loaded.settings, loaded.problems) == (settings.Settings(), [])
 
 
 def test_the_shipped_settings_are_the_defaults(repo_root: Path) -> None:
-    assert settings.load(repo_root / "configs/console.yaml") == (settings.Settings(), [])
+    loaded = settings.load(repo_root / "configs/console.yaml")
+    assert (loaded.settings, loaded.problems) == (settings.Settings(), [])
 
 
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
         ("theme: toka-dark\nrefresh_hz: 900\n", 2, "refresh_hz must be a whole number from 1 to 60"),
-        ("\n\ntheme: pink\n", 3, "no theme 'pink'"),
+        ("\n\ntheme: pink\n", 3, "theme must be one of toka-dark, toka-light, toka-contrast"),
         ("colour: red\n", 1, "no setting 'colour'"),
         ("- a\n", 1, "must be a map"),
         ("theme: [\n", 2, ""),
         ("keys:\n  agent.kill: {a: b}\n", 2, "the keys of agent.kill must be text"),
         ("keys: 3\n", 1, "keys must be a map"),
+        ("keys:\n  view.theme: on\n", 2, "in quotes"),
+        ("them: x\n", 1, "no setting 'them'; did you mean theme?"),
+        ("keys:\n  agent.pause: j\n", 2, "key j on every screen: both agent.pause and cursor.down (cursor.down has"),
+        ("keys:\n  view.theme: z\n  view.redraw: z\n", 2, "key z on every screen: both view.theme and view.redraw"),
+        ("keys:\n  agent.kil: z\n", 2, "no action agent.kil; did you mean agent.kill?"),
+        ("keys:\n  view.theme: ctrl-pagup\n", 2, "no key 'ctrl-pagup'"),
+        ("keys:\n  agent.kill: ctrl-k\n", 2, "its key is a capital letter"),
+        ("keys:\n  turn.next: x\n", 2, "key x changes state on screen approvals (approval.refuse)"),
+        ("hosts: 3\n", 1, "hosts must be a map"),
+        ("hosts:\n  a: x\n", 2, "host a must be a map with address, accent, group"),
+        ("hosts:\n  a:\n    colour: red\n", 3, "host a has no field 'colour'"),
+        ("hosts:\n  a:\n    accent: purpel\n", 3, "accent of host a must be '#rrggbb'"),
+        ("hosts:\n  a: {accent: 3}\n", 2, "accent of host a must be text"),
     ],
 )
 def test_a_mistake_has_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     file = tmp_path / "console.yaml"
     file.write_text(text)
-    _, problems = settings.load(file)
+    problems = settings.load(file).problems
     assert [(problem.line, message in problem.message) for problem in problems] == [(line, True)]
 
 
 def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
     file = tmp_path / "console.yaml"
     file.write_bytes(b"\xff\xfe\x00theme")
-    assert settings.load(file)[1][0].line == 0
+    assert settings.load(file).problems[0].line == 0
 
 
 def test_ages_of_the_future_are_zero(repo_root: Path) -> None:

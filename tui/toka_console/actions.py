@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from toka_console.identity import AgentKey, ApprovalKey, GrantKey
-from toka_runtime.protocol.states import LIVE, AgentState
+from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState
 
 if TYPE_CHECKING:
     from toka_console.entries import AgentEntry
     from toka_console.state import ConsoleState
 
 Group = Literal["Move", "Look", "Contain", "Destroy", "Approve", "Start", "Console"]
-Takes = Literal["", "agent", "text"]
+Takes = Literal["", "agent", "text", "theme"]
+"""What may follow the `:` form; each kind but text has its completions (`completion.py`)."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,21 @@ class Context:
     stopping: bool = False
     subject: ApprovalKey | GrantKey | None = None
     """The request or grant under the cursor."""
+    marked: tuple[AgentKey, ...] = ()
+    """Agents that the operator has marked: what is done to agents is done to them, not to the focused one."""
 
     @property
     def entry(self) -> AgentEntry | None:
         if self.state is None or self.focus is None:
             return None
         return self.state.agents.get(self.focus)
+
+    @property
+    def targets(self) -> tuple[AgentEntry, ...]:
+        """Whom an act on agents is for: all that are marked, else the focused one."""
+        if self.state is None or not self.marked:
+            return (self.entry,) if self.entry is not None else ()
+        return tuple(self.state.agents[key] for key in self.marked if key in self.state.agents)
 
 
 def always(context: Context) -> str:
@@ -54,19 +64,27 @@ Check = Callable[[Context], str]
 AgentCheck = Callable[["ConsoleState", "AgentEntry"], str]
 
 
+def why_not(context: Context, entry: AgentEntry, check: AgentCheck) -> str:
+    """Why an agent cannot be told something now: what holds for every command to it, then the check."""
+    state = context.state
+    if state is None:
+        return needs_state(context)
+    if context.stopping:
+        return "the console is stopping"
+    link = state.link_of(entry.key)
+    if link is None or not state.is_up(entry.key.host):
+        return f"host {entry.key.host} is not reachable"
+    return link.read_only or check(state, entry)
+
+
 def _on_agent(check: AgentCheck) -> Check:
-    """A check of the focused agent, after those that every command to it needs."""
+    """Whether any of the targets passes: of several, the others are left alone, and named."""
 
     def disabled(context: Context) -> str:
-        state, entry = context.state, context.entry
-        if state is None or entry is None:
+        reasons = [why_not(context, entry, check) for entry in context.targets]
+        if not reasons:
             return needs_agent(context)
-        if context.stopping:
-            return "the console is stopping"
-        link = state.link_of(entry.key)
-        if link is None or not state.is_up(entry.key.host):
-            return f"host {entry.key.host} is not reachable"
-        return link.read_only or check(state, entry)
+        return "" if "" in reasons else reasons[0]
 
     return disabled
 
@@ -78,47 +96,53 @@ def _unconfirmed(state: ConsoleState, entry: AgentEntry) -> str:
     return f"{pending.text} {entry.key.name} is not confirmed yet"
 
 
-@_on_agent
-def can_pause(state: ConsoleState, entry: AgentEntry) -> str:
+def pausable(state: ConsoleState, entry: AgentEntry) -> str:
     now = entry.view.state
     wrong = "" if now is AgentState.RUNNING else f"only a running agent can be paused; it is {now.value}"
     return _unconfirmed(state, entry) or wrong
 
 
-@_on_agent
-def can_resume(state: ConsoleState, entry: AgentEntry) -> str:
+def resumable(state: ConsoleState, entry: AgentEntry) -> str:
     now = entry.view.state
     wrong = "" if now is AgentState.PAUSED else f"only a paused agent can be resumed; it is {now.value}"
     return _unconfirmed(state, entry) or wrong
 
 
-@_on_agent
-def can_toggle(state: ConsoleState, entry: AgentEntry) -> str:
+def toggleable(state: ConsoleState, entry: AgentEntry) -> str:
     now = entry.view.state
     able = now in (AgentState.RUNNING, AgentState.PAUSED)
     return _unconfirmed(state, entry) or ("" if able else f"it is {now.value}: nothing to pause or resume")
 
 
-@_on_agent
-def can_kill(state: ConsoleState, entry: AgentEntry) -> str:
+def killable(state: ConsoleState, entry: AgentEntry) -> str:
     view = entry.view
     if view.state in LIVE or view.survivors or (view.state is AgentState.PENDING and view.requested):
         return ""
     return f"nothing of it runs; it is {view.state.value}"
 
 
-@_on_agent
-def can_restart(state: ConsoleState, entry: AgentEntry) -> str:
+def restartable(state: ConsoleState, entry: AgentEntry) -> str:
     return _unconfirmed(state, entry) or ("" if entry.view.run is not None else "it has not run yet: S starts it")
 
 
-@_on_agent
-def can_start(state: ConsoleState, entry: AgentEntry) -> str:
+def startable(state: ConsoleState, entry: AgentEntry) -> str:
     view = entry.view
     if view.state in LIVE:
         return f"it is {view.state.value} already"
     asked = view.state is AgentState.PENDING and view.requested
     return _unconfirmed(state, entry) or ("it is asked to start already" if asked else "")
+
+
+def refusable(state: ConsoleState, entry: AgentEntry) -> str:
+    return "" if entry.view.approvals or entry.view.grants else "it asks for nothing, and nothing was granted to it"
+
+
+def can_remove(context: Context) -> str:
+    """It is about the list alone: no host has to be reached."""
+    if any(entry.view.state in TERMINAL and not entry.view.survivors for entry in context.targets):
+        return ""
+    entry = next(iter(context.targets), None)
+    return f"only a finished run can be removed; it is {entry.view.state.value}" if entry else needs_agent(context)
 
 
 can_reach = _on_agent(lambda state, entry: "")
@@ -170,6 +194,12 @@ class Action:
     """More default keys, each on one screen: (screen, key)."""
     aliases: tuple[str, ...] = ()
     takes: Takes = ""
+    tab: str = ""
+    """Title of the screen in the header, for a screen that has its place there."""
+    wins: bool = False
+    """On its screens its keys win over those of actions that have them, too (the digits of Logs)."""
+    marked: bool = False
+    """With marked agents it is about all of them."""
     dangerous: bool = False
     changes_state: bool = False
     footer: int = 0
@@ -179,10 +209,12 @@ class Action:
 
     def title_in(self, context: Context) -> str:
         """The title now: one key pauses and resumes."""
-        entry = context.entry
-        if self.id != "agent.toggle" or entry is None:
-            return self.title
-        return "resume" if entry.view.state is AgentState.PAUSED else "pause"
+        if self.id == "agent.toggle" and context.targets:
+            paused = all(entry.view.state is AgentState.PAUSED for entry in context.targets)
+            title = "resume" if paused else "pause"
+        else:
+            title = self.title
+        return f"{title} {len(context.marked)}" if self.marked and context.marked else title
 
     def on(self, screen: str) -> bool:
         return self.screens is None or screen in self.screens
@@ -193,7 +225,7 @@ def _on(*screens: str) -> frozenset[str]:
 
 
 _AGENTS = _on("fleet", "agent", "output")
-_DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics")
+_DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources")
 _LISTS = _on("fleet", "denials")
 _APPROVALS = _on("approvals")
 _CONTAINED = _AGENTS | _APPROVALS
@@ -213,15 +245,27 @@ ACTIONS: tuple[Action, ...] = (
            screens=_on("output", "agent")),
     Action("turn.next", "next turn", "next turn or task", "Move", "next-turn", ("}",), screens=_on("output", "agent")),
     Action("row.open", "open", "open what is under the cursor", "Look", "open", ("enter",), footer=1,
-           screens=_on("fleet", "denials", "approvals", "agent"), disabled=needs_state),
-    Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",)),
+           screens=_on("fleet", "denials", "approvals", "agent", "graph", "resources"), disabled=needs_state),
+    Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",),
+           tab="Fleet"),
     Action("screen.agent", "agent", "one agent: identity, gauges, tasks, actions", "Look", "agent", ("2",),
-           takes="agent", disabled=needs_agent),
+           takes="agent", tab="Agent", disabled=needs_agent),
     Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("o", "3"),
-           takes="agent", footer=2, disabled=needs_agent),
-    Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",)),
-    Action("screen.approvals", "approvals", "what agents ask for, and what was granted", "Look", "approvals", ("6",)),
+           takes="agent", tab="Output", footer=2, disabled=needs_agent),
+    Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",),
+           tab="Denials"),
+    Action("screen.approvals", "approvals", "what agents ask for, and what was granted", "Look", "approvals", ("6",),
+           tab="Approvals"),
+    Action("screen.resources", "resources", "what hosts and agents use, over time, against limits", "Look", "resources",
+           ("7",), aliases=("pulse",)),
+    Action("screen.graph", "graph", "who waits for whom, and the chain that takes longest", "Look", "graph", ("8",)),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
+    Action("resources.window", "window", "look back 2m, 15m or 1h", "Look", "window", ("t",), screens=_on("resources"),
+           takes="text", footer=2),
+    Action("graph.left", "left", "box to the left", "Move", "left", ("left",), screens=_on("graph")),
+    Action("graph.right", "right", "box to the right", "Move", "right", ("right",), screens=_on("graph")),
+    Action("graph.export", "export graph", "write the graph to FILE.mmd or FILE.json", "Look", "export-graph",
+           takes="text", disabled=needs_state),
     Action("output.follow", "follow", "follow the output again", "Look", "follow", ("F",), screens=_AGENTS),
     Action("history.back", "last screen", "the screen before", "Look", "history-back", ("-", "[")),
     Action("history.forward", "forward", "forward again in the history of screens", "Look", "history-forward", ("]",)),
@@ -233,26 +277,29 @@ ACTIONS: tuple[Action, ...] = (
     Action("screen.diagnostics", "diagnostics", "event rate, stalls, memory, dropped counters", "Console",
            "diagnostics", ("f12",)),
     Action("view.redraw", "redraw", "draw everything again", "Console", "redraw", ("ctrl+l",)),
-    Action("view.theme", "theme", "change the theme", "Console", "theme", takes="text"),
+    Action("view.theme", "theme", "change the theme", "Console", "theme", takes="theme"),
+    Action("settings.reload", "reload", "read console.yaml again", "Console", "reload"),
     Action("screen.back", "back", "one screen back; on the Fleet: clear the filter", "Look", "back", ("escape",),
            also=tuple((screen, "q") for screen in _DEEPER),
            footer=10),
     Action("agent.toggle", "pause/resume", "pause a running agent, resume a paused one", "Contain", "toggle", ("p",),
-           takes="agent", screens=_CONTAINED, changes_state=True, footer=3, disabled=can_toggle),
+           takes="agent", screens=_CONTAINED, changes_state=True, footer=3, disabled=_on_agent(toggleable)),
     Action("agent.pause", "pause", "pause a running agent", "Contain", "pause", takes="agent", changes_state=True,
-           disabled=can_pause),
+           disabled=_on_agent(pausable)),
+    Action("agent.pause_subtree", "pause subtree", "pause an agent and all that depends on it (then enter)", "Contain",
+           "pause-subtree", takes="agent", changes_state=True, disabled=can_reach),
     Action("agent.resume", "resume", "resume a paused agent", "Contain", "resume", takes="agent", changes_state=True,
-           disabled=can_resume),
+           disabled=_on_agent(resumable)),
     Action("fleet.freeze", "freeze all", "pause all that run (then enter); again: thaw", "Contain", "freeze",
            ("!",), changes_state=True, footer=4, disabled=_fleet, aliases=("thaw",)),
     Action("agent.start", "start", "start an agent", "Start", "start", ("S",), takes="agent", screens=_AGENTS,
-           changes_state=True, footer=7, disabled=can_start),
+           changes_state=True, footer=7, disabled=_on_agent(startable)),
     Action("fleet.start", "start all", "start every loaded agent in dependency order", "Start", "start-all",
            changes_state=True, disabled=_fleet),
     Action("agent.kill", "kill", "kill the agent's whole process tree, now", "Destroy", "kill", ("K",), takes="agent",
-           screens=_CONTAINED, dangerous=True, changes_state=True, footer=5, disabled=can_kill),
+           screens=_CONTAINED, dangerous=True, changes_state=True, footer=5, disabled=_on_agent(killable)),
     Action("agent.restart", "restart", "end this run and begin a new one", "Destroy", "restart", ("R",), takes="agent",
-           screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=can_restart),
+           screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=_on_agent(restartable)),
     Action("approval.refuse", "deny/revoke", "deny the request or revoke the grant under the cursor", "Contain",
            "deny", ("x",), screens=_APPROVALS, changes_state=True, footer=2, disabled=can_refuse, aliases=("revoke",)),
     Action("approval.once", "allow once", "allow this one call (then enter)", "Approve", "allow-once", ("a",),

@@ -6,9 +6,9 @@ import asyncio
 import gc
 import importlib
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual._compositor import ChopsUpdate
 from textual.app import App
@@ -20,6 +20,7 @@ from toka_console.diagnostics import Diagnostics
 from toka_console.failure import Failure, trace_of
 from toka_console.navigation import Navigator
 from toka_console.panes.command_line import LineKind
+from toka_console.preferences import Preferences
 from toka_console.screens.base import ConsoleScreen
 from toka_console.session import Session
 from toka_console.tight import TightUpdate
@@ -70,24 +71,24 @@ class ConsoleApp(App[None], inherit_bindings=False):
         views_file: Path | None = None,
         start_fleet: bool = True,
         driver_class: type[Driver] | None = None,
-        colour: bool = True,
+        depth: themes.Depth = "full",
     ) -> None:
-        super().__init__(driver_class=driver_class, ansi_color=None if colour else True)
+        super().__init__(driver_class=driver_class, ansi_color=None if depth == "full" else True)
         self.use_command_palette = True
-        self.session = Session(clock or SystemClock(), Diagnostics(), colour=colour)
+        self.session = Session(clock or SystemClock(), Diagnostics(), depth=depth)
         self.keymap: keymap.Keymap = keymap.build()[0]
         self.bridge: Bridge | None = None
         self.failure: Failure | None = None
         self.stopping = False
         self._open_client = open_client
-        self._settings_file = settings_file
+        self.preferences = Preferences(self, settings_file)
         self._views_file = views_file
         self._start_fleet = start_fleet
         self._tasks = aio.TaskOwner(self._task_failed)
         self._starting: asyncio.Task[None] | None = None
         self._tick_due = 0.0
         self.navigator = Navigator(self)
-        for theme in themes.THEMES.values():
+        for theme in themes.OURS:
             self.register_theme(theme)
         self.set_reactive(App.theme, self.session.theme)
 
@@ -109,7 +110,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         # Imports are done in a thread: they take the interpreter's time, not the loop's turn.
         await asyncio.to_thread(importlib.import_module, "toka_console.bridge")
         await asyncio.to_thread(importlib.import_module, "toka_console.handlers")
-        await self._load_settings()
+        await self.preferences.load()
         from toka_console.bridge import Bridge
 
         client = await self._open_client()
@@ -126,27 +127,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.repaint()
         if self._start_fleet:
             self.perform("fleet.start")
-
-    async def _load_settings(self) -> None:
-        if self._views_file is not None:
-            from toka_console.views import ViewsFile
-
-            await ViewsFile(self.session, self._views_file, self._tasks).open()
-        if self._settings_file is None:
-            return
-        from toka_console import settings
-
-        loaded, problems = await asyncio.to_thread(settings.load, self._settings_file)
-        texts = [problem.text(self._settings_file) for problem in problems]
-        if not texts:
-            built, conflicts = keymap.build(loaded.keys)
-            texts = [f"{self._settings_file}: {conflict}" for conflict in conflicts]
-            if not texts:
-                self.session.settings, self.keymap = loaded, built
-                self.use_theme(loaded.theme)
-        if texts:
-            more = f" (+{len(texts) - 1} more)" if len(texts) > 1 else ""
-            self.say(f"{texts[0]}{more}; defaults are used", "warn")
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         if isinstance(error, TokaError):
@@ -199,6 +179,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._tick_due = now + 1.0
         if self.bridge is not None:
             self.bridge.poll_link()
+        self.spawn(self.preferences.watch(), "settings")
         if self.stopping and self.session.state is not None:
             live = len(self.session.state.live())
             self.session.phase = f"stopping, {live} still live" if live else "stopping"
@@ -229,6 +210,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 paint()
         if self.bridge is not None and self.session.focus is not None:
             self.bridge.load_history(self.session.focus)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do something beside; the app ends it when it ends, and with it when it fails."""
+        self._tasks.spawn(work, name=name)
 
     def redraw(self) -> None:
         self.current.invalidate()

@@ -24,11 +24,11 @@ def parse(line: str, agents: Sequence[str]) -> Parsed:
     rest = rest.strip()
     action = BY_FORM.get(word)
     if action is None:
-        raise ColonError(f"no command :{word}{_near(word, BY_FORM)}; nothing was done")
+        raise ColonError(f"no command :{word}{near(word, BY_FORM)}; nothing was done")
     if rest and not action.takes:
         raise ColonError(f":{word} takes no argument; nothing was done")
     if rest and action.takes == "agent" and rest not in agents:
-        raise ColonError(f"no agent {rest}{_near(rest, agents)}; nothing was done")
+        raise ColonError(f"no agent {rest}{near(rest, agents)}; nothing was done")
     return Parsed(action, rest)
 
 
@@ -55,8 +55,9 @@ def _extend(word: str, found: list[str], forms: dict[str, Action]) -> str:
     return common + (" " if single else "")
 
 
-def _near(word: str, known: Iterable[str]) -> str:
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?`, or "" when nothing is near."""
     import difflib
 
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -152,6 +152,11 @@ def redraw(app: ConsoleApp, context: Context, argument: str) -> None:
     app.redraw()
 
 
+@handles("settings.reload")
+def reload(app: ConsoleApp, context: Context, argument: str) -> None:
+    app.spawn(app.preferences.reload(), "settings")
+
+
 @handles("view.theme")
 def theme(app: ConsoleApp, context: Context, argument: str) -> None:
     if not argument:

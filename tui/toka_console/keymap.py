@@ -2,39 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from textual.keys import Keys
 
 from toka_console.actions import ACTIONS, BY_ID, SCREENS, Action
 
 _NAMES = {
     "esc": "escape", "return": "enter", "pgup": "pageup", "pgdn": "pagedown", "del": "delete", "ins": "insert",
+    "@": "space", "at": "space",
 }  # fmt: skip
+"""Other names of keys; terminals send ctrl-space as ctrl-@."""
 _SHOWN = {
-    "escape": "esc", "pageup": "PgUp", "pagedown": "PgDn", "up": "↑", "down": "↓", "shift+tab": "S-tab", "f12": "F12",
+    "escape": "esc", "pageup": "PgUp", "pagedown": "PgDn", "up": "↑", "down": "↓", "left": "←", "right": "→",
+    "backslash": "\\",
 }  # fmt: skip
+_MODIFIERS = ("ctrl", "alt", "shift")
+_KNOWN = {name for key in Keys for name in [re.split(r"[+-]", key.value)[-1]] if name.isidentifier()}
+"""Names of keys without their modifiers."""
+
+Bound = tuple[str | None, str]
+"""(the one screen on which it works, or None; key)."""
 
 
 def canonical(key: str) -> str:
     """The name under which a key is looked up: `ctrl-d` and `Ctrl+D` are `ctrl+d`; a single character is itself."""
-    key = key.strip() if len(key) > 1 else key
-    if len(key) == 1:
+    if key == " ":
+        return "space"
+    key = key.strip()
+    if len(key) <= 1:
         return key
-    *modifiers, name = key.lower().replace("-", "+").split("+")
-    return "+".join([*modifiers, _NAMES.get(name, name)])
+    *modifiers, name = re.split(r"(?<=.)[+-](?=.)", key.lower())
+    name = _NAMES.get(name, name) if modifiers or len(name) > 1 else name
+    return "+".join([*sorted(modifiers, key=lambda each: (each not in _MODIFIERS, each)), name])
+
+
+def is_key(key: str) -> bool:
+    """Whether a canonical name is that of a key that can be pressed."""
+    if len(key) == 1:
+        return key.isprintable()
+    *modifiers, name = key.split("+")
+    return all(each in _MODIFIERS for each in modifiers) and (name in _KNOWN or (len(name) == 1 and bool(modifiers)))
 
 
 def shown(key: str) -> str:
     """A key as the footer and the help write it."""
-    return _SHOWN.get(key, key.replace("ctrl+", "^") if key.startswith("ctrl+") else key)
+    *modifiers, name = key.split("+") if len(key) > 1 else [key]
+    marks = {"ctrl": "^", "shift": "S-", "alt": "M-"}
+    name = _SHOWN.get(name, name.upper() if re.fullmatch(r"f\d+", name) else name)
+    return "".join(marks.get(each, each) for each in modifiers) + name
+
+
+class KeyProblem(NamedTuple):
+    message: str
+    actions: tuple[str, ...]
+    """Whom it is about, first those whose keys were changed."""
 
 
 @dataclass(frozen=True)
 class Keymap:
     table: Mapping[tuple[str, str], str]
     """(screen, key) → action id."""
-    by_action: Mapping[str, tuple[tuple[str | None, str], ...]]
-    """Action id → its keys, each with the one screen it works on, or None."""
+    by_action: Mapping[str, tuple[Bound, ...]]
+    """Action id → its keys."""
 
     def action(self, screen: str, key: str) -> Action | None:
         found = self.table.get((screen, key))
@@ -44,43 +78,94 @@ class Keymap:
         """The first key of an action on a screen, as people read it; "" when it has none."""
         keys = self.by_action.get(action, ())
         usable = [key for only, key in keys if only == screen] + [key for only, key in keys if only is None]
-        return shown(usable[0]) if usable else ""
+        return next((shown(key) for key in usable if self.table.get((screen, key)) == action), "")
 
     def keys_of(self, action: str) -> str:
-        keys: list[str] = []
-        for _, key in self.by_action.get(action, ()):
-            if shown(key) not in keys:
-                keys.append(shown(key))
-        return " ".join(keys)
+        return " ".join(dict.fromkeys(shown(key) for _, key in self.by_action.get(action, ())))
+
+    @cached_property
+    def tabs(self) -> tuple[tuple[str, str, str], ...]:
+        """(key, title, action) of each screen that has a tab and a key, in the order of the default digits."""
+        found: list[tuple[str, str, str]] = []
+        for action in sorted((action for action in ACTIONS if action.tab), key=lambda action: _digit(action.keys)):
+            keys = [key for _, key in self.by_action[action.id]]
+            if keys:
+                found.append((shown(_digit(keys) or keys[0]), action.tab, action.id))
+        return tuple(found)
 
 
-def build(custom: Mapping[str, tuple[str, ...]] | None = None) -> tuple[Keymap, list[str]]:
+def _digit(keys: tuple[str, ...] | list[str]) -> str:
+    return next((key for key in keys if key.isdigit()), "")
+
+
+def build(custom: Mapping[str, tuple[str, ...]] | None = None) -> tuple[Keymap, list[KeyProblem]]:
     """The keymap, and what is wrong with `custom` (action id → keys). With problems, the defaults stay whole."""
     custom = custom or {}
-    problems = [_unknown(action) for action in custom if action not in BY_ID]
-    keys: dict[str, tuple[tuple[str | None, str], ...]] = {}
-    for action in ACTIONS:
-        if action.id in custom:
-            keys[action.id] = tuple((None, canonical(key)) for key in custom[action.id] if key)
-        else:
-            plain = tuple((None, key) for key in action.keys)
-            keys[action.id] = plain + tuple((screen, key) for screen, key in action.also)
+    keys = {action.id: _keys(action, custom.get(action.id)) for action in ACTIONS}
     table: dict[tuple[str, str], str] = {}
-    for action in ACTIONS:
-        for only, key in keys[action.id]:
-            for screen in SCREENS:
-                if not (action.on(screen) and only in (None, screen)):
-                    continue
-                other = table.setdefault((screen, key), action.id)
-                if other != action.id:
-                    problems.append(f"key {shown(key)} on screen {screen}: both {other} and {action.id}")
+    clashes: dict[tuple[str, str, str], list[str]] = {}
+    # Those that win come first, and keep the key.
+    for action in sorted(ACTIONS, key=lambda action: not action.wins):
+        for screen, key in _places(action, keys[action.id]):
+            other = table.setdefault((screen, key), action.id)
+            if other != action.id and not (BY_ID[other].wins and not action.wins):
+                clashes.setdefault((key, other, action.id), []).append(screen)
+    problems = [*_misnamed(custom)]
+    for (key, *both), screens in clashes.items():
+        where = "every screen" if len(screens) == len(SCREENS) else f"screen {', '.join(screens)}"
+        first, second = _changed_first(both, custom)
+        problems.append(KeyProblem(f"key {shown(key)} on {where}: both {first} and {second}", (first, second)))
+    problems += _unlawful(table, custom)
     if problems and custom:
-        return build()[0], list(dict.fromkeys(problems))
+        return build()[0], problems
     return Keymap(table, keys), problems
 
 
-def _unknown(action: str) -> str:
-    import difflib
+def _keys(action: Action, custom: tuple[str, ...] | None) -> tuple[Bound, ...]:
+    if custom is not None:
+        return tuple((None, canonical(key)) for key in custom if key)
+    return tuple((None, canonical(key)) for key in action.keys) + tuple((at, canonical(key)) for at, key in action.also)
 
-    near = difflib.get_close_matches(action, list(BY_ID), n=1, cutoff=0.5)
-    return f"no action {action}" + (f"; did you mean {near[0]}?" if near else "")
+
+def _places(action: Action, keys: tuple[Bound, ...]) -> Iterator[tuple[str, str]]:
+    """(screen, key) of each place where it works."""
+    for only, key in keys:
+        for screen in SCREENS:
+            if action.on(screen) and only in (None, screen):
+                yield screen, key
+
+
+def _changed_first(actions: Sequence[str], custom: Mapping[str, object]) -> tuple[str, ...]:
+    """Those whose keys were changed first, in the order in which they were."""
+    order = list(custom)
+    return tuple(sorted(actions, key=lambda action: order.index(action) if action in custom else len(order)))
+
+
+def _misnamed(custom: Mapping[str, tuple[str, ...]]) -> Iterator[KeyProblem]:
+    from toka_console.colon import near
+
+    for action, keys in custom.items():
+        if action not in BY_ID:
+            yield KeyProblem(f"no action {action}{near(action, BY_ID)}", (action,))
+            continue
+        for key in filter(None, keys):
+            if not is_key(canonical(key)):
+                yield KeyProblem(f"no key {key!r}{near(canonical(key), _KNOWN)}", (action,))
+            elif BY_ID[action].dangerous and not (len(key) == 1 and key.isupper()):
+                yield KeyProblem(f"{action} asks for care: its key is a capital letter, not {key!r}", (action,))
+
+
+def _unlawful(table: Mapping[tuple[str, str], str], custom: Mapping[str, object]) -> Iterator[KeyProblem]:
+    """A key that changes state somewhere means nothing else anywhere: who errs by a screen must not act by it."""
+    meant: dict[str, dict[str, str]] = {}
+    for (screen, key), action in table.items():
+        meant.setdefault(key, {}).setdefault(action, screen)
+    for key, actions in meant.items():
+        acting = next((action for action in actions if BY_ID[action].changes_state), None)
+        for other in actions if acting is not None else ():
+            if acting is not None and other != acting:
+                message = (
+                    f"key {shown(key)} changes state on screen {actions[acting]} ({acting}): it can mean nothing else, "
+                    f"and is {other} on screen {actions[other]}"
+                )
+                yield KeyProblem(message, _changed_first((acting, other), custom))

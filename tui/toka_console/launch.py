@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from toka_console.app import ConsoleApp
 from toka_console.driver import ConsoleDriver
 from toka_console.failure import Failure
+from toka_console.themes import depth_of
 from toka_runtime.paths import config_dir, state_dir
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(
         views_file=state_dir() / "console-views.json",
         start_fleet=start_fleet,
         driver_class=ConsoleDriver,
-        colour="NO_COLOR" not in os.environ,
+        depth=depth_of(os.environ),
     )
     asyncio.run(_run(app))
     return app.return_code or 0, app.failure

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from rich.style import Style
+
     from toka_console.diagnostics import Diagnostics
     from toka_console.entries import DenialEntry
     from toka_console.identity import AgentKey
     from toka_console.selectors import Alert
     from toka_console.state import ConsoleState
-    from toka_console.themes import Palette
+    from toka_console.themes import Depth, Palette
     from toka_runtime.clock import Clock
 
 MESSAGE_S = 8.0
@@ -42,7 +44,8 @@ class Session:
     diagnostics: Diagnostics
     settings: Settings = field(default_factory=Settings)
     theme: str = themes.DEFAULT
-    colour: bool = True
+    depth: Depth = "full"
+    """How many colours the terminal has."""
     state: ConsoleState | None = None
     """None until the runtime is open."""
     phase: str = "starting the runtime"
@@ -64,7 +67,12 @@ class Session:
 
     @property
     def palette(self) -> Palette:
-        return themes.palette(self.theme, self.colour)
+        return themes.palette(self.theme, self.depth)
+
+    def host_style(self, host: str) -> Style:
+        """In which a host's name is drawn everywhere."""
+        of_host = self.settings.hosts.get(host)
+        return themes.accent(host, of_host.accent if of_host is not None else "", self.theme, self.depth)
 
     @property
     def known(self) -> ConsoleState:

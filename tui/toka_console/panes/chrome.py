@@ -11,11 +11,14 @@ from textual.message import Message
 from textual.strip import Strip
 
 from toka_console import approvals, selectors
+from toka_console.format import units
 from toka_console.format.cells import Row, clip, clip_left, width_of
 from toka_console.panes.base import Pane
 from toka_console.session import Session
 
 HELP = "screen.help"
+Tabs = tuple[tuple[str, str, str], ...]
+"""(key, title, action that opens it)."""
 
 
 class Pressed(Message):
@@ -29,42 +32,41 @@ class Pressed(Message):
 class Header(Pane):
     """Screens at the left, the runtime at the right."""
 
-    def __init__(self, session: Session, screen: str, tabs: tuple[tuple[str, str, str], ...]) -> None:
+    def __init__(self, session: Session, screen: str, tabs: Callable[[], Tabs]) -> None:
         super().__init__(session, id="header")
         self._screen_id = screen
         self._tabs = tabs
-        """(key, title, screen id)."""
         self._spans: list[tuple[int, int, str]] = []
 
     def depends(self) -> Hashable:
         state = self.session.state
         if state is None:
-            return self.session.phase
+            return self.session.phase, self._tabs()
         hosts = state.hosts.values()
         asked = approvals.summary(state, self.session.now())
         return (
             self.session.phase,
             asked,
+            self._tabs(),
+            tuple(self._troubles().values()),
             tuple((id(host.fleet.runtime), id(host.fleet.protections), host.link) for host in hosts),
         )
 
     def content(self, width: int, height: int) -> list[Strip]:
         palette = self.palette
         right = self._runtime()
-        full = sum(width_of(title) + 5 for _, title, _ in self._tabs) + 7
         # What is most important at the right has its room before the titles of other screens.
-        short = full + (width_of(right[-1][0]) if right else 0) > width
+        least = width_of(right[-1][0]) + 3 if right else 0
+        pieces = self._pieces(short=False)
+        if 6 + sum(width_of(text) for _, piece in pieces for text, _ in piece) + least > width:
+            pieces = self._pieces(short=True)
         row = Row(width, palette.bar).add(" toka ", palette.bar_strong)
         self._spans = []
-        for key, title, screen in self._tabs:
+        for action, piece in pieces:
             start = width - row.room
-            current = screen == self._screen_id
-            if short and not current:
-                row.add(f" {key} ", palette.bar_muted)
-            else:
-                row.add(f" {key} ", palette.key if not current else palette.bar_strong)
-                row.add(f"{title} ", palette.bar_strong if current else palette.bar_muted)
-            self._spans.append((start, width - row.room, screen))
+            for text, style in piece:
+                row.add(text, style)
+            self._spans.append((start, width - row.room, action))
         room = row.room - 2
         while right and sum(width_of(text) + 2 for text, _ in right) > room:
             if len(right) == 1:
@@ -76,6 +78,31 @@ class Header(Pane):
         for text, style in right:
             row.add(text, style).gap(2)
         return [row.strip()]
+
+    def _pieces(self, short: bool) -> list[tuple[str, list[tuple[str, Style]]]]:
+        """Action and texts of each tab; `short`: the title of this screen alone."""
+        palette, troubles = self.palette, self._troubles()
+        pieces: list[tuple[str, list[tuple[str, Style]]]] = []
+        for key, title, action in self._tabs():
+            current = action == f"screen.{self._screen_id}"
+            name = palette.bar_strong if current else palette.bar_muted
+            piece = [(f" {key} ", name if current or short else palette.key)]
+            if current or not short:
+                piece.append((f"{title} ", name))
+            if count := troubles.get(action, 0):
+                piece.append((f"{units.count(count)} ", palette.key))
+            pieces.append((action, piece))
+        return pieces
+
+    def _troubles(self) -> dict[str, int]:
+        """How much there is on other screens that should be looked at."""
+        state = self.session.state
+        if state is None:
+            return {}
+        return {"screen.denials": state.denied, "screen.approvals": len(approvals.waiting(state))}
+
+    def _host(self, host: str) -> Style:
+        return self.palette.bar + Style(color=self.session.host_style(host).color)
 
     def _runtime(self) -> list[tuple[str, Style]]:
         """Least important first: the front is dropped where there is no room."""
@@ -93,7 +120,10 @@ class Header(Pane):
             link = host.link
             up = link.state.value == "up"
             parts.append(
-                (f"{'●' if up else '○'} {host.fleet.host} {link.state.value}", palette.bar if up else palette.key)
+                (
+                    f"{'●' if up else '○'} {host.fleet.host} {link.state.value}",
+                    self._host(host.fleet.host) if up else palette.key,
+                )
             )
         if self.session.phase:
             parts.append((self.session.phase, palette.key))
@@ -102,9 +132,9 @@ class Header(Pane):
         return parts
 
     def on_click(self, event: Click) -> None:
-        for start, end, screen in self._spans:
+        for start, end, action in self._spans:
             if start <= event.x < end:
-                self.post_message(Pressed(f"screen.{screen}"))
+                self.post_message(Pressed(action))
 
 
 class Banner(Pane):

@@ -12,6 +12,7 @@ from textual.screen import Screen
 from toka_console.actions import ACTIONS, Action
 from toka_console.filters import NumberKeys
 from toka_console.identity import ApprovalKey, GrantKey
+from toka_console.keymap import canonical
 from toka_console.panes.base import Pane
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
 from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
@@ -20,8 +21,6 @@ from toka_console.place import Place
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
 
-TABS = (("1", "Fleet", "fleet"), ("2", "Agent", "agent"), ("3", "Output", "output"), ("5", "Denials", "denials"),
-        ("6", "Approvals", "approvals"))  # fmt: skip
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
 
 
@@ -41,7 +40,7 @@ class ConsoleScreen(Screen[None]):
         super().__init__(id=f"screen-{self.ID}")
         self.session = session
         self.desk = desk
-        self.header = Header(session, self.ID, TABS)
+        self.header = Header(session, self.ID, lambda: desk.keymap.tabs)
         self.banner = Banner(session, id="banner")
         self.alert = AlertStrip(session, id="alert")
         self.footer = Footer(session, self.footer_actions)
@@ -144,7 +143,7 @@ class ConsoleScreen(Screen[None]):
         if self.line_is_open:
             self.command_line.handle(event.key, character)
             return
-        self.desk.press(character or event.key)
+        self.desk.press(canonical(character or event.key))
 
     def active_pane(self) -> Pane:
         focused = self.focused
