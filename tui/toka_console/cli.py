@@ -21,6 +21,8 @@ EXIT_USAGE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["keys"]:
+        return _keys(argv[1:])
     asked = any(word in ("-h", "--help", "--version") for word in argv)
     if asked or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _without_terminal(argv)
@@ -38,6 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failure is not None:
         _report(failure)
     return code
+
+
+def _keys(argv: Sequence[str]) -> int:
+    from toka_console import key_listing, options
+
+    try:
+        return key_listing.main(argv)
+    except options.WrongUsage as error:
+        sys.stderr.write(str(error))
+        return EXIT_USAGE
+    except BrokenPipeError:
+        # Whoever read it wants no more; the interpreter must not fail at its last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
 
 
 def _without_terminal(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ class WrongUsage(Exception):
     """The command line cannot be understood. The text is what a person is shown."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises instead of exiting: the terminal has to be given back first."""
 
     def error(self, message: str) -> NoReturn:
@@ -23,11 +23,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="toka-console",
         description="A terminal operations console for AI agents. It runs the agents of the given specs and shows them "
         "live; without PATH, the nine agents that ship with it.",
-        epilog="Keys: ? lists them. Leaving asks before it stops what runs.",
+        epilog="Keys: ? lists them; `toka-console keys` prints them, `keys --check FILE` looks for mistakes in your own. Leaving asks before it stops what runs.",
     )
     add_local_arguments(made)
     made.add_argument(

@@ -13,6 +13,7 @@ from toka_console.themes import ACCENTS, DEFAULT, THEMES, is_colour
 
 Lines = dict[tuple[str, ...], int]
 Raw = dict[Any, Any]
+UNREADABLE = "cannot be read"
 
 
 class SettingProblem(NamedTuple):
@@ -61,7 +62,7 @@ def load(path: Path) -> Loaded:
     except FileNotFoundError:
         return _nothing()
     except (OSError, UnicodeDecodeError) as error:
-        return _nothing(SettingProblem(0, f"cannot be read: {error}"))
+        return _nothing(SettingProblem(0, f"{UNREADABLE}: {error}"))
     import yaml
 
     try:
