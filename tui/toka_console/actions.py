@@ -226,9 +226,9 @@ def _on(*screens: str) -> frozenset[str]:
 
 _AGENTS = _on("fleet", "agent", "output")
 _DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources")
-_LISTS = _on("fleet", "denials")
+_LISTS = _on("fleet", "denials", "graph", "resources")
 _APPROVALS = _on("approvals")
-_CONTAINED = _AGENTS | _APPROVALS
+_CONTAINED = _AGENTS | _APPROVALS | _on("graph", "resources")
 
 ACTIONS: tuple[Action, ...] = (
     Action("cursor.down", "down", "next row", "Move", "down", ("j", "down")),
@@ -257,8 +257,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("screen.approvals", "approvals", "what agents ask for, and what was granted", "Look", "approvals", ("6",),
            tab="Approvals"),
     Action("screen.resources", "resources", "what hosts and agents use, over time, against limits", "Look", "resources",
-           ("7",), aliases=("pulse",)),
-    Action("screen.graph", "graph", "who waits for whom, and the chain that takes longest", "Look", "graph", ("8",)),
+           ("7",), aliases=("pulse",), tab="Resources"),
+    Action("screen.graph", "graph", "who waits for whom, and the chain that takes longest", "Look", "graph", ("8",),
+           tab="Graph"),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
     Action("resources.window", "window", "look back 2m, 15m or 1h", "Look", "window", ("t",), screens=_on("resources"),
            takes="text", footer=2),

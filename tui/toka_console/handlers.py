@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toka_console import answering, budgeting, selectors, themes
+from toka_console import answering, budgeting, graphing, measuring, selectors, themes
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
 from toka_console.format.units import plural
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toka_console.entries import AgentEntry
     from toka_console.selectors import Target
 
-PARTS = (answering, budgeting)
+PARTS = (answering, budgeting, graphing, measuring)
 """Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ _SCREENS = {
     "specs": "SpecsScreen",
     "help": "HelpScreen",
     "diagnostics": "DiagnosticsScreen",
+    "graph": "GraphScreen",
+    "resources": "ResourcesScreen",
 }
 """Classes in the module of the same name, imported when first shown."""
 _UP = {"agent": "fleet", "output": "agent", "denials": "fleet", "call": "denials"}

@@ -95,7 +95,7 @@ def draw(dag: Dag, width: int, height: int) -> Drawing:
     """The graph for a window of `width` × `height` cells. Boxes with one line of text when all of it fits then, else
     with two. Takes a second for a thousand agents: not for the loop's thread."""
     longest = max((len(name) for name in dag.names), default=0)
-    flat = Form(min(52, longest + 20), 3)
+    flat = Form(min(53, longest + 21), 3)
     if len(dag.names) <= 60:
         drawing = _route(dag, place(dag, flat, max(1, width // (flat.width + _AIR))))
         if drawing.width <= width and drawing.height <= height:
