@@ -19,6 +19,8 @@ FIRST_REF = RunRef(
     host=HOST, agent=AgentName(FIRST), run=RunId("r0000000000"), process=ProcessRef(pid=5000, started_ticks=880000)
 )
 
+WAITING = ("document-organization", "github-cicd-issues-resolution")
+
 
 def row(made: Console, name: str) -> str:
     return next(line for line in made.text().splitlines() if name in line and "─" not in line)
@@ -81,9 +83,11 @@ async def test_freeze_names_what_it_freezes_and_enter_does_it() -> None:
         await made.press("!")
         assert isinstance(made.app.screen, ConfirmDialog)
         assert "3: build-system-stabilization" in made.text()
+        assert "2 to start: document-organization" in made.text()
+        assert "the whole fleet" in made.text()
         assert made.client.commands == []
         await made.press("enter")
-        names = ("build-system-stabilization", "security-extension", "performance-observability")
+        names = ("build-system-stabilization", "security-extension", "performance-observability", *WAITING)
         (command,) = made.client.commands
         assert isinstance(command, cmd.PauseFleet)
         assert set(command.agents) == set(names)
@@ -100,7 +104,7 @@ async def test_freeze_again_thaws_what_is_paused() -> None:
         await made.press("enter")
         (command,) = made.client.commands
         assert isinstance(command, cmd.ResumeFleet)
-        assert len(command.agents) == 4
+        assert len(command.agents) == 4 + len(WAITING)
 
 
 # -- destruction --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ An action is data; what it does is the handler of the same id (`handlers.py`), a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -108,6 +108,10 @@ def resumable(state: ConsoleState, entry: AgentEntry) -> str:
     return _unconfirmed(state, entry) or wrong
 
 
+def all_paused(entries: Sequence[AgentEntry]) -> bool:
+    return all(entry.view.state is AgentState.PAUSED for entry in entries)
+
+
 def toggleable(state: ConsoleState, entry: AgentEntry) -> str:
     now = entry.view.state
     able = now in (AgentState.RUNNING, AgentState.PAUSED)
@@ -145,6 +149,7 @@ def can_remove(context: Context) -> str:
     return f"only a finished run can be removed; it is {entry.view.state.value}" if entry else needs_agent(context)
 
 
+_can_refuse_all = _on_agent(refusable)
 can_reach = _on_agent(lambda state, entry: "")
 
 
@@ -156,7 +161,9 @@ def can_answer(context: Context) -> str:
 
 
 def can_refuse(context: Context) -> str:
-    """A request or a grant has to be under the cursor."""
+    """A request or a grant has to be under the cursor; on the Fleet, agents that have some."""
+    if context.screen == "fleet":
+        return _can_refuse_all(context)
     state, subject = context.state, context.subject
     if state is None or subject is None:
         return needs_state(context) or "no request and no grant is selected: 6 shows them"
@@ -198,8 +205,6 @@ class Action:
     """Title of the screen in the header, for a screen that has its place there."""
     wins: bool = False
     """On its screens its keys win over those of actions that have them, too (the digits of Logs)."""
-    marked: bool = False
-    """With marked agents it is about all of them."""
     dangerous: bool = False
     changes_state: bool = False
     footer: int = 0
@@ -208,13 +213,12 @@ class Action:
     """Why it cannot be done now; "" when it can."""
 
     def title_in(self, context: Context) -> str:
-        """The title now: one key pauses and resumes."""
+        """The title now: one key pauses and resumes, and with marks it is about so many."""
+        title = self.title
         if self.id == "agent.toggle" and context.targets:
-            paused = all(entry.view.state is AgentState.PAUSED for entry in context.targets)
-            title = "resume" if paused else "pause"
-        else:
-            title = self.title
-        return f"{title} {len(context.marked)}" if self.marked and context.marked else title
+            title = "resume" if all_paused(context.targets) else "pause"
+        many = context.marked and self.takes == "agent" and self.group in ("Contain", "Destroy", "Start")
+        return f"{title} {len(context.marked)}" if many else title
 
     def on(self, screen: str) -> bool:
         return self.screens is None or screen in self.screens
@@ -226,6 +230,7 @@ def _on(*screens: str) -> frozenset[str]:
 
 _AGENTS = _on("fleet", "agent", "output")
 _DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources")
+_FLEET = _on("fleet")
 _LISTS = _on("fleet", "denials", "graph", "resources")
 _APPROVALS = _on("approvals")
 _CONTAINED = _AGENTS | _APPROVALS | _on("graph", "resources")
@@ -249,7 +254,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",),
            tab="Fleet"),
     Action("screen.agent", "agent", "one agent: identity, gauges, tasks, actions", "Look", "agent", ("2",),
-           takes="agent", tab="Agent", disabled=needs_agent),
+           also=(("fleet", "d"),), takes="agent", tab="Agent", aliases=("describe",), disabled=needs_agent),
     Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("o", "3"),
            takes="agent", tab="Output", footer=2, disabled=needs_agent),
     Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",),
@@ -267,7 +272,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("graph.right", "right", "box to the right", "Move", "right", ("right",), screens=_on("graph")),
     Action("graph.export", "export graph", "write the graph to FILE.mmd or FILE.json", "Look", "export-graph",
            takes="text", disabled=needs_state),
-    Action("output.follow", "follow", "follow the output again", "Look", "follow", ("F",), screens=_AGENTS),
+    Action("output.follow", "follow", "follow the output again", "Look", "follow", ("F",),
+           screens=_on("agent", "output")),
     Action("history.back", "last screen", "the screen before", "Look", "history-back", ("-", "[")),
     Action("history.forward", "forward", "forward again in the history of screens", "Look", "history-forward", ("]",)),
     Action("view.filter", "filter", "text, !not, -f fuzzy, key:value", "Look", "filter", ("/",), screens=_LISTS,
@@ -301,8 +307,9 @@ ACTIONS: tuple[Action, ...] = (
            screens=_CONTAINED, dangerous=True, changes_state=True, footer=5, disabled=_on_agent(killable)),
     Action("agent.restart", "restart", "end this run and begin a new one", "Destroy", "restart", ("R",), takes="agent",
            screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=_on_agent(restartable)),
-    Action("approval.refuse", "deny/revoke", "deny the request or revoke the grant under the cursor", "Contain",
-           "deny", ("x",), screens=_APPROVALS, changes_state=True, footer=2, disabled=can_refuse, aliases=("revoke",)),
+    Action("approval.refuse", "deny/revoke", "deny the request or revoke the grant under the cursor; on the Fleet all "
+           "of an agent (then enter)", "Contain", "deny", ("x",), screens=_APPROVALS | _FLEET, changes_state=True,
+           footer=2, disabled=can_refuse, aliases=("revoke",)),
     Action("approval.once", "allow once", "allow this one call (then enter)", "Approve", "allow-once", ("a",),
            screens=_APPROVALS, changes_state=True, footer=1, disabled=can_answer),
     Action("approval.allow", "allow …", "allow more: choose, or say task, run, ttl 90s, task wide", "Approve", "allow",
@@ -311,6 +318,33 @@ ACTIONS: tuple[Action, ...] = (
            "Approve", "deny-all", ("X",), screens=_APPROVALS, changes_state=True, footer=2, disabled=can_refuse),
     Action("budget.set", "budget", "set a cap: fleet, day, agent:NAME or task:NAME/0, then 500k, $5, 2M,$9 or none",
            "Approve", "budget", ("B",), takes="text", dangerous=True, changes_state=True, disabled=_fleet),
+    Action("agent.remove", "remove", "take a finished run off the list (it stays in the log)", "Destroy", "remove",
+           ("D",), takes="agent", screens=_FLEET, disabled=can_remove),
+    Action("view.restore", "restore", "bring removed runs back to the list", "Look", "restore", screens=_FLEET),
+    Action("agent.spec", "spec", "the spec of this agent", "Look", "spec", ("y",), takes="agent", screens=_AGENTS,
+           disabled=needs_agent),
+    Action("agent.dependents", "dependents", "what this agent waits for, and who waits for it", "Look", "dependents",
+           ("u",), takes="agent", screens=_AGENTS, disabled=needs_agent),
+    Action("view.follow_agent", "follow agent", "the live output stays with this agent, wherever the cursor goes",
+           "Look", "follow-agent", ("F",), screens=_FLEET),
+    Action("view.mark", "mark", "mark this row, or not any more", "Move", "mark", ("space",), screens=_FLEET),
+    Action("view.mark_range", "mark range", "mark all rows from the last mark to here", "Move", "mark-range",
+           ("ctrl+space",), screens=_FLEET),
+    Action("view.unmark", "clear marks", "no row is marked any more", "Move", "unmark", ("ctrl+backslash",),
+           screens=_FLEET),
+    Action("view.sort", "sort", "by a column, e.g. mem or mem desc; nothing: the list's own order", "Look", "sort",
+           takes="text"),
+    Action("view.sort_next", "next sort", "sort by the next column", "Look", "sort-next", ("shift+right",)),
+    Action("view.sort_before", "sort before", "sort by the column before", "Look", "sort-before", ("shift+left",)),
+    Action("view.sort_flip", "flip sort", "sort the other way round", "Look", "flip", ("O",)),
+    Action("view.host", "host", "narrow the list to a host", "Look", "host", ("@",), screens=_FLEET, takes="text"),
+    Action("view.trouble", "trouble only", "only agents in trouble, or all", "Look", "trouble", ("ctrl+z",),
+           screens=_FLEET),
+    Action("view.costs", "cost columns", "all columns of tokens and money, or the usual ones", "Look", "costs", ("$",),
+           screens=_FLEET),
+    Action("view.grow", "grow", "a larger table, less below it", "Look", "grow", ("+",), screens=_FLEET),
+    Action("view.shrink", "shrink", "a smaller table, more below it", "Look", "shrink", ("_",), screens=_FLEET),
+    Action("view.zoom", "zoom", "this pane alone, or all of them", "Look", "zoom", ("f",)),
     Action("app.quit", "quit", "leave (asks when agents would stop)", "Console", "quit", ("ctrl+q",),
            also=(("fleet", "q"),), footer=11, aliases=("q",)),
 )  # fmt: skip

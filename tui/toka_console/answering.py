@@ -16,7 +16,7 @@ from toka_console.dialogs.choose import Choice
 from toka_console.dialogs.confirm import Question
 from toka_console.format.units import elapsed, plural
 from toka_console.handling import handles
-from toka_console.identity import ApprovalKey, GrantKey
+from toka_console.identity import AgentKey, ApprovalKey, GrantKey
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
@@ -137,7 +137,10 @@ def parse_offer(text: str, offers: tuple[Offer, ...]) -> tuple[Offer, float | No
 
 @handles("approval.refuse")
 def refuse(app: ConsoleApp, context: Context, argument: str) -> None:
-    """Containment: at once, without a dialog."""
+    """Containment: at once, without a dialog. On the Fleet, where no request is to be seen, after a question."""
+    if context.screen == "fleet":
+        refuse_everything(app, tuple(entry.key for entry in context.targets))
+        return
     if isinstance(context.subject, GrantKey):
         held = approvals.freeze_grant(app.session.known, context.subject)
         if held is None:
@@ -162,20 +165,27 @@ def _revoke(app: ConsoleApp, held: Held) -> None:
 def refuse_all(app: ConsoleApp, context: Context, argument: str) -> None:
     if context.subject is None:
         raise LookupError("nothing selected: the action's own check comes first")
-    state, agent = app.session.known, context.subject.agent
-    asked = [each for key in approvals.waiting(state) if key.agent == agent
+    refuse_everything(app, (context.subject.agent,))
+
+
+def refuse_everything(app: ConsoleApp, agents: tuple[AgentKey, ...]) -> None:
+    """Deny all that these agents ask for, and revoke all that was granted to them, after a question."""
+    state = app.session.known
+    asked = [each for key in approvals.waiting(state) if key.agent in agents
              if (each := approvals.freeze_request(state, key)) is not None]  # fmt: skip
-    held = [each for key in approvals.granted(state) if key.agent == agent
+    held = [each for key in approvals.granted(state) if key.agent in agents
             if (each := approvals.freeze_grant(state, key)) is not None]  # fmt: skip
     question = Question(
         title="Deny and revoke",
         facts=lambda: [
-            ("agent", f"{agent.name} on {agent.host}"),
+            *(("agent", f"{agent.name} on {agent.host}") for agent in agents),
             ("denies", plural(len(asked), "request")),
             ("revokes", plural(len(held), "grant")),
         ],
         accept="Deny and revoke",
-        note="It goes on with what its spec declares.",
+        note="It goes on with what its spec declares."
+        if len(agents) == 1
+        else "They go on with what their specs declare.",
         dangerous=False,
     )
 

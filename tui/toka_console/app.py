@@ -24,6 +24,7 @@ from toka_console.preferences import Preferences
 from toka_console.screens.base import ConsoleScreen
 from toka_console.session import Session
 from toka_console.tight import TightUpdate
+from toka_console.views import ViewsFile
 from toka_runtime import aio
 from toka_runtime.clock import SystemClock
 from toka_runtime.errors import TokaError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.screen import Screen
 
-    from toka_console.bridge import Bridge
+    from toka_console.bridge import Bridge, Told
     from toka_console.dialogs.choose import Choice
     from toka_console.dialogs.confirm import Question
     from toka_console.identity import AgentKey
@@ -111,6 +112,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await asyncio.to_thread(importlib.import_module, "toka_console.bridge")
         await asyncio.to_thread(importlib.import_module, "toka_console.handlers")
         await self.preferences.load()
+        if self._views_file is not None:
+            await ViewsFile(self.session, self._views_file, self._tasks).open()
         from toka_console.bridge import Bridge
 
         client = await self._open_client()
@@ -193,8 +196,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         return next(screen for screen in reversed(self.screen_stack) if isinstance(screen, ConsoleScreen))
 
     def context(self) -> Context:
-        current = self.current
-        return Context(current.ID, self.session.state, self.session.focus, self.stopping, current.subject())
+        current, session = self.current, self.session
+        return Context(current.ID, session.state, session.focus, self.stopping, current.subject(), current.marked())
 
     def repaint(self) -> None:
         """Bring what is on screen up to date."""
@@ -267,9 +270,11 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.session.say(str(error), "warn")
         self.repaint()
 
-    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...], subject: str = "") -> None:
+    def send(
+        self, command: Command, text: str, keys: tuple[AgentKey, ...], subject: str = "", told: Told | None = None
+    ) -> None:
         if self.bridge is not None:
-            self.bridge.send(command, text, keys, subject)
+            self.bridge.send(command, text, keys, subject, told)
 
     def ask(self, question: Question, answered: Callable[[bool | None], None]) -> None:
         from toka_console.dialogs.confirm import ConfirmDialog

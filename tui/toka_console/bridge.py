@@ -52,6 +52,8 @@ ACTIVITY_KINDS = (
     "budget.warned", "budget.exhausted", "agent.health_changed",
 )  # fmt: skip
 
+Told = Callable[[CommandResult], None]
+
 
 class Bridge:
     """One host. `changed()` is called when there is something to draw."""
@@ -71,6 +73,7 @@ class Bridge:
         self._lost_link: Link | None = None
         self._closing = False
         self._loading: set[AgentKey] = set()
+        self._told: dict[CommandId, Told] = {}
         self.actor = f"{_user()}@{socket.gethostname()} (console)"
 
     @property
@@ -157,7 +160,9 @@ class Bridge:
         elif name.startswith("command "):
             command = CommandId(name.removeprefix("command "))
             self.state.lost(command, "outcome unknown:")
-            self._session.say(f"the command's outcome is unknown: {why}", "bad")
+            message = f"the command's outcome is unknown: {why}"
+            if not self._tell(CommandResult(id=command, ok=False, code="command.unanswered", message=message)):
+                self._session.say(message, "bad")
         else:
             self._session.say(f"{name}: {why}", "bad")
         self._changed()
@@ -225,11 +230,16 @@ class Bridge:
 
     # -- commands -------------------------------------------------------------------------------------------------
 
-    def send(self, command: Command, text: str, keys: tuple[AgentKey, ...] = (), subject: str = "") -> CommandId:
+    def send(
+        self, command: Command, text: str, keys: tuple[AgentKey, ...] = (), subject: str = "", told: Told | None = None
+    ) -> CommandId:
         """Send a command; it is pending (`text`, e.g. `pausing`) on `keys`, or on the approval or grant `subject` of
-        theirs, until its event has come back."""
+        theirs, until its event has come back. `told` hears the answer, or that there is none, once, instead of the
+        operator."""
         request = CommandRequest(id=new_command_id("console"), actor=self.actor, command=command)
         self.state.sent(Pending(request.id, text, keys, self._session.now(), subject))
+        if told is not None:
+            self._told[request.id] = told
         self._tasks.spawn(self._send(request, text), name=f"command {request.id}")
         self._changed()
         return request.id
@@ -241,12 +251,20 @@ class Bridge:
         finally:
             late.cancel()
         self.state.answered(result)
-        if not result.ok:
+        if not self._tell(result) and not result.ok:
             self._session.say(f"{text}: {result.message or result.code}", "bad")
         self._changed()
 
+    def _tell(self, result: CommandResult) -> bool:
+        """Whether somebody else than the operator wanted to hear it."""
+        told = self._told.pop(result.id, None)
+        if told is not None:
+            told(result)
+        return told is not None
+
     def _no_answer(self, command: CommandId) -> None:
         self.state.lost(command, "no answer to")
+        self._tell(CommandResult(id=command, ok=False, code="command.unanswered", message="no answer"))
         self._changed()
 
     async def query(self, command: Command) -> CommandResult:

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toka_console import answering, budgeting, graphing, measuring, selectors, themes
+from toka_console import answering, budgeting, choosing, controlling, graphing, measuring, themes
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
-from toka_console.format.units import plural
 from toka_console.handling import HANDLERS, Handler, handles
 from toka_console.panes.base import Move
 from toka_console.panes.output import OutputPane
-from toka_runtime.protocol.states import AgentState
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
-    from toka_console.entries import AgentEntry
-    from toka_console.selectors import Target
 
-PARTS = (answering, budgeting, graphing, measuring)
+PARTS = (answering, budgeting, choosing, controlling, graphing, measuring)
 """Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------
@@ -119,6 +115,9 @@ def history_forward(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("screen.back")
 def back(app: ConsoleApp, context: Context, argument: str) -> None:
+    if app.current.zoomed is not None:
+        app.current.zoom(app.current.zoomed)
+        return
     if app.session.filters.pop(context.screen, None) or context.screen == "fleet":
         app.repaint()
         return
@@ -166,142 +165,6 @@ def theme(app: ConsoleApp, context: Context, argument: str) -> None:
         app.say(f"no theme {argument}; there are {', '.join(themes.THEMES)}", "warn")
         return
     app.use_theme(argument)
-
-
-# -- containing and destroying ------------------------------------------------------------------------------------
-
-
-def _entry(context: Context) -> AgentEntry:
-    if context.entry is None:
-        raise LookupError("no agent: the action's own check comes first")
-    return context.entry
-
-
-@handles("agent.toggle")
-def toggle(app: ConsoleApp, context: Context, argument: str) -> None:
-    paused = _entry(context).view.state is AgentState.PAUSED
-    (resume if paused else pause)(app, context, argument)
-
-
-@handles("agent.pause")
-def pause(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_runtime.protocol.commands import PauseAgent
-
-    target = selectors.freeze(_entry(context))
-    app.send(PauseAgent(target=target.ref), "pausing", (target.key,))
-
-
-@handles("agent.resume")
-def resume(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_runtime.protocol.commands import ResumeAgent
-
-    target = selectors.freeze(_entry(context))
-    app.send(ResumeAgent(target=target.ref), "resuming", (target.key,))
-
-
-@handles("agent.start")
-def start(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_runtime.protocol.commands import StartAgent
-
-    key = _entry(context).key
-    app.send(StartAgent(agent=key.name), "starting", (key,))
-
-
-@handles("fleet.start")
-def start_fleet(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_runtime.protocol.commands import StartFleet
-
-    app.send(StartFleet(), "starting all", ())
-
-
-@handles("fleet.freeze")
-def freeze(app: ConsoleApp, context: Context, argument: str) -> None:
-    """`!` then enter. With nothing left to freeze, the same key thaws."""
-    from toka_runtime.protocol.commands import PauseFleet, ResumeFleet
-
-    entries = list(app.session.known.agents.values())
-    running = [entry for entry in entries if entry.view.state in (AgentState.RUNNING, AgentState.STARTING)]
-    paused = [entry for entry in entries if entry.view.state is AgentState.PAUSED]
-    chosen = running or paused
-    if not chosen:
-        app.say("nothing runs and nothing is paused", "warn")
-        return
-    keys = tuple(entry.key for entry in chosen)
-    names = tuple(key.name for key in keys)
-    hosts = ", ".join(sorted({key.host for key in keys}))
-    question = Question(
-        title="Freeze" if running else "Thaw",
-        facts=lambda: [
-            ("agents", f"{len(names)}: {', '.join(names)}"),
-            ("on", hosts),
-        ],
-        accept="Freeze" if running else "Thaw",
-        note="Nothing is lost; ! again thaws." if running else "They go on where they stopped.",
-        dangerous=False,
-    )
-
-    def answered(accepted: bool | None) -> None:
-        if accepted:
-            command = PauseFleet(agents=names) if running else ResumeFleet(agents=names)
-            app.send(command, "freezing" if running else "thawing", keys)
-
-    app.ask(question, answered)
-
-
-def _facts(app: ConsoleApp, target: Target) -> list[tuple[str, str]]:
-    """Names the frozen target, and says when it is no longer what it was."""
-    facts = [
-        ("agent", target.key.name),
-        ("host", target.key.host),
-        ("run", target.run),
-        ("pid", f"{target.pid}, {plural(target.processes, 'process')} in its tree"),
-        ("state", target.state.value),
-    ]
-    state = app.session.state
-    entry = state.agents.get(target.key) if state is not None else None
-    if entry is None or entry.view.run != target.ref.run:
-        facts.append(("now", "another run: this command will be refused"))
-    elif entry.view.state is not target.state:
-        facts.append(("now", entry.view.state.value))
-    return facts
-
-
-@handles("agent.kill")
-def kill(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_runtime.protocol.commands import KillAgent
-
-    target = selectors.freeze(_entry(context))
-    question = Question(
-        title="Kill",
-        facts=lambda: _facts(app, target),
-        accept="Kill",
-        note="The whole process tree ends now, without saving. Its worktree stays.",
-    )
-
-    def answered(accepted: bool | None) -> None:
-        if accepted:
-            app.send(KillAgent(target=target.ref), "killing", (target.key,))
-
-    app.ask(question, answered)
-
-
-@handles("agent.restart")
-def restart(app: ConsoleApp, context: Context, argument: str) -> None:
-    from toka_runtime.protocol.commands import RestartAgent
-
-    target = selectors.freeze(_entry(context))
-    question = Question(
-        title="Restart",
-        facts=lambda: _facts(app, target),
-        accept="Restart",
-        note="This run ends and a new one begins with the first task. Its worktree stays.",
-    )
-
-    def answered(accepted: bool | None) -> None:
-        if accepted:
-            app.send(RestartAgent(target=target.ref), "restarting", (target.key,))
-
-    app.ask(question, answered)
 
 
 # -- leaving ------------------------------------------------------------------------------------------------------

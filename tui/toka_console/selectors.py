@@ -10,6 +10,7 @@ from toka_console import approvals
 from toka_console.format import glyphs
 from toka_console.format.glyphs import Badge
 from toka_console.format.units import age, duration, plural
+from toka_console.identity import AgentKey
 from toka_runtime.protocol.states import LIVE, AgentState, StopReason
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from toka_console.entries import Activity, AgentEntry, DenialEntry
     from toka_console.filters import Filter
-    from toka_console.identity import AgentKey
     from toka_console.state import ConsoleState
     from toka_runtime.protocol.ids import RunRef
     from toka_runtime.protocol.snapshot import AgentView
@@ -145,6 +145,37 @@ def freeze(entry: AgentEntry) -> Target:
 
 def live_targets(state: ConsoleState) -> list[Target]:
     return [freeze(entry) for entry in state.agents.values() if entry.view.state in LIVE or entry.view.survivors]
+
+
+# -- who waits for whom -------------------------------------------------------------------------------------------
+
+
+class Neighbour(NamedTuple):
+    relation: str
+    """`needs` (the agent waits for it) or `needed by` (it waits for the agent)."""
+    name: str
+    key: AgentKey | None
+    """None: there is no such agent on its host."""
+    state: str
+    reason: str
+
+
+def neighbours(state: ConsoleState, entry: AgentEntry) -> list[Neighbour]:
+    """What an agent waits for as its spec says, then who waits for it."""
+    found: list[Neighbour] = []
+    for dependency in entry.view.spec.dependencies:
+        key = AgentKey(entry.key.host, dependency.agent)
+        other = state.agents.get(key)
+        word = badge(other.view).word if other is not None else "no such agent"
+        found.append(Neighbour("needs", dependency.agent, key if other else None, word, dependency.reason))
+    for key, other in sorted(state.agents.items()):
+        if key.host == entry.key.host:
+            found += [
+                Neighbour("needed by", key.name, key, badge(other.view).word, dependency.reason)
+                for dependency in other.view.spec.dependencies
+                if dependency.agent == entry.key.name
+            ]
+    return found
 
 
 # -- alerts and denials -------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from collections.abc import Hashable
 from typing import Literal
 
 from rich.style import Style
+from textual.events import Click
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -21,6 +23,14 @@ from toka_console.themes import Palette
 
 FrameKind = Literal["box", "rule", "none"]
 Move = Literal["up", "down", "page_up", "page_down", "half_up", "half_down", "top", "bottom"]
+
+
+class ZoomAsked(Message):
+    """The title of a frame was double-clicked."""
+
+    def __init__(self, pane: Pane) -> None:
+        super().__init__()
+        self.pane = pane
 
 
 class Pane(Widget):
@@ -129,6 +139,10 @@ class Pane(Widget):
             lines = self.content(width, height)
         lines = [line if line.cell_length == width else line.adjust_cell_length(width, base) for line in lines]
         return (lines + [blank(width, base)] * (height - len(lines)))[:height]
+
+    def on_click(self, event: Click) -> None:
+        if event.chain == 2 and event.y == 0 and self.frame != "none":
+            self.post_message(ZoomAsked(self))
 
     # -- Textual --------------------------------------------------------------------------------------------------
 

@@ -107,8 +107,8 @@ class FleetCells:
             case "domain":
                 text = view.spec.domain
             case "priority":
-                text = view.spec.priority.value
-                style = palette.accent if text == "critical" else palette.muted
+                text = view.spec.priority.value[:4]
+                style = palette.accent if view.spec.priority.rank == 0 else palette.muted
             case "procs":
                 text = str(view.usage.processes) if alive else "·"
             case _:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from toka_console import approvals, fleet_list, selectors
@@ -45,9 +45,9 @@ ROOMY, WIDE = 160, 200
 """From so many cells on there are more columns."""
 _WHY = (
     Column("since", "SINCE", 5, 5, rank=6, right=True),
-    Column("why", "WHY", 12, 24, 40, weight=3, rank=6),
+    Column("why", "WHY", 12, 16, 40, weight=3, rank=6),
 )
-_PRIORITY = Column("priority", "PRIORITY", 8, 8, rank=11)
+_PRIORITY = Column("priority", "PRIO", 4, 4, rank=11)
 _PROCESSES = Column("procs", "PROCS", 5, 5, rank=10, right=True)
 _DOMAIN = Column("domain", "DOMAIN", 10, 16, 22, rank=12)
 _IO = Column("io", "I/O", 5, 5, rank=13, right=True)
@@ -66,7 +66,9 @@ def columns_for(width: int, *, costs: bool = False, hosts: bool = False) -> tupl
     if width < NARROW:
         found = tuple(column._replace(least=9) if column.id == "state" else column for column in found)
     if width >= ROOMY:
-        word = shown._replace(least=9, ideal=10, roomy=0, weight=0)
+        # The word alone; the history of processor and memory comes before longer bars.
+        word, task = shown._replace(least=9, ideal=9, roomy=0, weight=0), task._replace(roomy=0)
+        action = action._replace(ideal=22)
         found = (agent, word, *_WHY, task, action, cpu, memory, _PROCESSES, *spent, denials, age, _PRIORITY)
     if width >= WIDE:
         found = (*found[:9], _IO, *found[9:], _DOMAIN)
@@ -159,6 +161,12 @@ class FleetTable(TablePane[RowKey]):
 
         return value
 
+    def hide(self, runs: Collection[fleet_list.Run]) -> None:
+        """Take finished runs off the list, and their marks."""
+        self.removed |= set(runs)
+        for key in [key for key in self.marks if key.agent in {agent for agent, _ in runs}]:
+            self.marks.toggle(key)
+
     def exists(self, key: RowKey) -> bool:
         return key.agent in self.session.known.agents
 
@@ -170,7 +178,7 @@ class FleetTable(TablePane[RowKey]):
         if state is None:
             return ()
         chosen = self.session.filter("fleet")
-        asked = (chosen, self.trouble, len(self.removed))
+        asked = (chosen, self.trouble, frozenset(self.removed))
         # Figures that a filter compares change without a word; so does trouble.
         figures = (int(now), state.totals_version) if chosen.compares or self.trouble else None
         made_from = (asked, state.order_version, figures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -11,14 +11,15 @@ from textual.screen import Screen
 
 from toka_console.actions import ACTIONS, Action
 from toka_console.filters import NumberKeys
-from toka_console.identity import ApprovalKey, GrantKey
+from toka_console.identity import AgentKey, ApprovalKey, GrantKey
 from toka_console.keymap import canonical
-from toka_console.panes.base import Pane
+from toka_console.panes.base import Pane, ZoomAsked
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
 from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
 from toka_console.panes.group import Group
 from toka_console.place import Place
 from toka_console.screens.desk import Desk
+from toka_console.screens.zoom import Zoom
 from toka_console.session import Session
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
@@ -49,6 +50,10 @@ class ConsoleScreen(Screen[None]):
         self.container = Group(id="body")
         self._panes: list[Pane] = []
         self._fitted: object = None
+        self._zoom = Zoom()
+        self.zoomed: Pane | None = None
+        """The pane that has the whole body for itself."""
+        self._bounds = (0, 0, 0)
 
     def body(self) -> Iterable[Pane | Group]:
         raise NotImplementedError
@@ -62,6 +67,14 @@ class ConsoleScreen(Screen[None]):
 
     def subject(self) -> ApprovalKey | GrantKey | None:
         """The request or grant that actions are about."""
+        return None
+
+    def marked(self) -> tuple[AgentKey, ...]:
+        """Agents that are marked here: what is done to agents is done to them."""
+        return ()
+
+    def scope(self) -> Collection[AgentKey] | None:
+        """Agents that `everything` means here; None: the whole fleet."""
         return None
 
     def place_below(self) -> Place | None:
@@ -111,7 +124,8 @@ class ConsoleScreen(Screen[None]):
         state = self.session.state
         banner = not small and state is not None and bool(state.banner())
         alert = not small and height >= 18 and self.session.alert() is not None
-        fit = (width, height, banner, alert, self.arranged_for())
+        grown = self.session.views.sizes.get(self.ID, 0)
+        fit = (width, height, banner, alert, grown, self.zoomed, self.arranged_for())
         if fit == self._fitted:
             return
         self._fitted = fit
@@ -119,8 +133,38 @@ class ConsoleScreen(Screen[None]):
             self.close_line()
         self.set_class(small, "small")
         self.banner.display, self.alert.display = banner, alert
+        self._zoom.leave()
         if not small:
             self.arrange_body(width, height - 2 - banner - alert)
+            if self.zoomed is not None:
+                self._zoom.enter(self.zoomed, self.container)
+
+    def resized(self, natural: int, least: int, most: int) -> int:
+        """How many rows the main pane gets: `natural`, and what the operator has added, within bounds. For
+        `arrange_body` of screens where this can be changed."""
+        self._bounds = (natural, least, most)
+        return max(least, min(natural + self.session.views.sizes.get(self.ID, 0), most))
+
+    def resize_body(self, by: int) -> None:
+        """Give the main pane more rows, or fewer."""
+        natural, least, most = self._bounds
+        rows = max(least, min(self.resized(natural, least, most) + by, most))
+        self.session.views.sizes[self.ID] = rows - natural
+        self.session.keep_views()
+        self.paint()
+
+    def zoom(self, pane: Pane) -> None:
+        """Show one pane alone, or all of them again."""
+        if self.zoomed is None and pane in self.container.query(Pane):
+            self.zoomed = pane
+            pane.focus(scroll_visible=False)
+        else:
+            self.zoomed = None
+        self.paint()
+
+    def on_zoom_asked(self, message: ZoomAsked) -> None:
+        message.stop()
+        self.zoom(message.pane)
 
     def on_resize(self, event: Resize) -> None:
         self.paint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 
 from textual.strip import Strip
 
@@ -25,6 +25,23 @@ WIDE = 100
 GAUGES_WIDTH = 46
 
 
+class _Tail(OutputPane):
+    """Live output of the agent under the cursor, or of the one that is followed."""
+
+    def __init__(self, fleet: FleetScreen, *, id: str, title: str, instead: Callable[[int], list[Strip]]) -> None:
+        super().__init__(fleet.session, lambda: fleet.followed or fleet.session.focus, id=id, title=title,
+                         instead=instead)  # fmt: skip
+        self._fleet = fleet
+
+    def heading(self) -> tuple[str, str]:
+        title, note = super().heading()
+        return (f"{title}, followed (F lets go)" if self._fleet.followed is not None else title), note
+
+    def depends(self) -> Hashable:
+        known = super().depends()
+        return None if known is None else (known, self._fleet.followed)
+
+
 class FleetScreen(ConsoleScreen):
     ID = "fleet"
     FILTER_KEYS = fleet_list.FILTER_KEYS
@@ -34,7 +51,9 @@ class FleetScreen(ConsoleScreen):
         super().__init__(session, desk)
         self.table = FleetTable(session, id="fleet-table")
         self.gauges = GaugesPane(session, id="gauges")
-        self.tail = OutputPane(session, lambda: session.focus, id="tail", title="Live", instead=self._problems)
+        self.followed: AgentKey | None = None
+        """The agent that the live output stays with, wherever the cursor goes."""
+        self.tail = _Tail(self, id="tail", title="Live", instead=self._problems)
         self.below = Group(id="below")
 
     def body(self) -> Iterable[Pane | Group]:
@@ -56,6 +75,7 @@ class FleetScreen(ConsoleScreen):
             table = max(8, min(wanted, height - 12 if height < 36 else height * 55 // 100))
         else:
             table = height - 1 if height < 16 else max(8, min(wanted, height - 7))
+        table = self.resized(table, 5, height - 6 if wide else height - 1)
         self.below.styles.layout = "horizontal" if wide else "vertical"
         self.table.styles.height = table
         self.below.styles.height = height - table
@@ -73,12 +93,23 @@ class FleetScreen(ConsoleScreen):
         rejected = state.hosts[row.host].fleet.rejected.get(row.name)
         return [] if rejected is None else spec_page.rejected(rejected, self.session, width)
 
+    def marked(self) -> tuple[AgentKey, ...]:
+        return tuple(key.agent for key in self.table.marks if key.agent is not None)
+
+    def scope(self) -> Collection[AgentKey] | None:
+        """What the filter shows; that only trouble is shown narrows nothing."""
+        state, chosen = self.session.state, self.session.filter(self.ID)
+        if state is None or not chosen:
+            return None
+        rows = fleet_list.rows(state, self.session.now(), chosen)
+        return {key.agent for key in rows if key.agent is not None}
+
     def place_below(self) -> Place | None:
         focus = self.session.focus
         return Place("agent", focus) if focus is not None else Place("specs")
 
     def offers(self, action: Action) -> bool:
-        return action.id != "screen.back" or bool(self.session.filter(self.ID))
+        return action.id != "screen.back" or bool(self.session.filter(self.ID)) or self.zoomed is not None
 
     def paint(self) -> None:
         self.table.sync()
@@ -88,6 +119,9 @@ class FleetScreen(ConsoleScreen):
     def _take_focus(self) -> None:
         row = self.table.cursor
         self.session.focus = row.agent if row is not None else None
+        state = self.session.state
+        if self.followed is not None and (state is None or self.followed not in state.agents):
+            self.followed = None
 
     def show(self, key: AgentKey | None) -> None:
         """Put the cursor on an agent."""
