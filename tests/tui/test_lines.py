@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toka_console import colon, filters, keymap
+from toka_console import colon, completion, filters, keymap
 from toka_console.actions import ACTIONS, BY_FORM, SCREENS
 from toka_console.handlers import HANDLERS
 from toka_console.lineedit import LineEdit
+from toka_console.typed import Typed
 
 AGENTS = ["build-system", "build-tools", "docs"]
+
+
+def words(takes: str) -> list[str]:
+    return {"agent": AGENTS, "theme": ["dark", "light"]}.get(takes, [])
 
 
 # -- filters ------------------------------------------------------------------------------------------------------
@@ -103,7 +110,7 @@ def test_times_and_paths_are_words_not_keys() -> None:
 
 
 def test_a_command_with_its_agent() -> None:
-    parsed = colon.parse("kill docs", AGENTS)
+    parsed = colon.parse("kill docs", words)
     assert (parsed.action.id, parsed.argument) == ("agent.kill", "docs")
 
 
@@ -116,11 +123,12 @@ def test_a_command_with_its_agent() -> None:
         ("xyzzy", "no command :xyzzy; nothing was done"),
         ("KILL docs", "no command :KILL"),
         ("kill build", "no agent build"),
+        ("theme lihgt", "no theme lihgt; did you mean light?"),
     ],
 )
 def test_what_is_not_exact_is_refused_with_the_nearest(line: str, message: str) -> None:
     with pytest.raises(colon.ColonError, match=message.replace("?", r"\?")):
-        colon.parse(line, AGENTS)
+        colon.parse(line, words)
 
 
 @pytest.mark.parametrize(
@@ -132,18 +140,20 @@ def test_what_is_not_exact_is_refused_with_the_nearest(line: str, message: str) 
         ("kill z", "kill z", []),
         ("resta", "restart ", ["restart"]),
         ("quit x", "quit x", []),
+        ("theme l", "theme light", ["light"]),
+        ("filter x", "filter x", []),
         ("zzz", "zzz", []),
     ],
 )
 def test_completion_goes_as_far_as_it_is_certain(line: str, text: str, candidates: list[str]) -> None:
-    assert colon.complete(line, AGENTS) == (text, candidates)
+    assert colon.complete(line, words) == (text, candidates)
 
 
 @given(st.text())
 def test_any_line_is_parsed_or_refused(line: str) -> None:
-    colon.complete(line, AGENTS)
+    colon.complete(line, words)
     try:
-        parsed = colon.parse(line, AGENTS)
+        parsed = colon.parse(line, words)
     except colon.ColonError:
         return
     assert line.strip().split(" ")[0] in BY_FORM
@@ -153,7 +163,84 @@ def test_any_line_is_parsed_or_refused(line: str) -> None:
 def test_completion_never_changes_what_was_typed() -> None:
     for form in BY_FORM:
         for length in range(1, len(form) + 1):
-            assert colon.complete(form[:length], AGENTS)[0].startswith(form[:length])
+            assert colon.complete(form[:length], words)[0].startswith(form[:length])
+
+
+# -- completion of filters ----------------------------------------------------------------------------------------
+
+
+def values(key: str) -> list[str]:
+    return {"state": ["paused", "pending", "running"], "host": ["a b"]}.get(key, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "candidates"),
+    [
+        ("sta", "state:", ["state:"]),
+        ("word !st", "word !state:", ["state:"]),
+        ("state:pa", "state:paused", ["paused"]),
+        ("x state:p", "x state:p", ["paused", "pending"]),
+        ("state:running,pa", "state:running,paused", ["paused"]),
+        ("!state:=pe", "!state:=pending", ["pending"]),
+        ("state:RU", "state:running", ["running"]),
+        ("host:", 'host:"a b"', ['"a b"']),
+        ("stat:pa", "stat:pa", []),
+        ("", "", []),
+        ("x ", "x ", []),
+    ],
+)
+def test_a_filter_is_completed_by_key_and_value(line: str, text: str, candidates: list[str]) -> None:
+    assert completion.filter_word(line, ["state", "host"], values) == (text, candidates)
+
+
+@given(st.text())
+def test_completing_a_filter_never_fails(line: str) -> None:
+    completion.filter_word(line, ["state", "host"], values)
+
+
+# -- what was typed before ----------------------------------------------------------------------------------------
+
+
+async def test_lines_are_kept_from_one_session_to_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "typed.json"
+    first = Typed(file)
+    assert await first.load() == ""
+    assert [first.add("command", text) for text in ("kill a", "kill b", "kill b", "kill a", "")] == [True] * 2 + [
+        False, True, False,
+    ]  # fmt: skip
+    first.add("filter", "state:paused")
+    assert await first.save() == ""
+    assert file.stat().st_mode & 0o777 == 0o600
+    second = Typed(file)
+    second.add("command", "quick")
+    assert await second.load() == ""
+    assert second.lines == {"command": ["kill b", "kill a", "quick"], "filter": ["state:paused"]}
+
+
+async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
+    lines = Typed(tmp_path / "typed.json")
+    for number in range(500):
+        lines.add("filter", f"word{number}")
+    assert not lines.add("filter", "x" * 1000)
+    assert lines.lines["filter"][-1] == "word499"
+    assert len(lines.lines["filter"]) == 200
+
+
+@pytest.mark.parametrize(
+    "data", [b"{", b"\xff", b"[[]]", b'{"filter": 5}', b'{"command": [1]}', b'{"command": ["a\\u001b"]}', b" " * 2**21]
+)
+async def test_a_damaged_history_is_ignored_with_a_note(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "typed.json"
+    file.write_bytes(data)
+    lines = Typed(file)
+    assert "is ignored" in await lines.load()
+    assert lines.lines == {"command": [], "filter": []}
+
+
+async def test_a_history_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    lines = Typed(tmp_path / "file" / "typed.json")
+    assert "cannot be written" in await lines.save()
 
 
 # -- the editor ---------------------------------------------------------------------------------------------------

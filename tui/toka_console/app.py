@@ -19,11 +19,11 @@ from toka_console.actions import BY_ID, Context
 from toka_console.diagnostics import Diagnostics
 from toka_console.failure import Failure, trace_of
 from toka_console.navigation import Navigator
-from toka_console.panes.command_line import LineKind
 from toka_console.preferences import Preferences
 from toka_console.screens.base import ConsoleScreen
 from toka_console.session import Session
 from toka_console.tight import TightUpdate
+from toka_console.typed import LineKind, Typed
 from toka_console.views import ViewsFile
 from toka_runtime import aio
 from toka_runtime.clock import SystemClock
@@ -69,6 +69,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         *,
         clock: Clock | None = None,
         settings_file: Path | None = None,
+        typed_file: Path | None = None,
         views_file: Path | None = None,
         start_fleet: bool = True,
         driver_class: type[Driver] | None = None,
@@ -82,6 +83,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.failure: Failure | None = None
         self.stopping = False
         self._open_client = open_client
+        self.session.typed = Typed(typed_file)
         self.preferences = Preferences(self, settings_file)
         self._views_file = views_file
         self._start_fleet = start_fleet
@@ -112,6 +114,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await asyncio.to_thread(importlib.import_module, "toka_console.bridge")
         await asyncio.to_thread(importlib.import_module, "toka_console.handlers")
         await self.preferences.load()
+        await self._tell(self.session.typed.load())
         if self._views_file is not None:
             await ViewsFile(self.session, self._views_file, self._tasks).open()
         from toka_console.bridge import Bridge
@@ -214,6 +217,11 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if self.bridge is not None and self.session.focus is not None:
             self.bridge.load_history(self.session.focus)
 
+    async def _tell(self, work: Awaitable[str]) -> None:
+        """Say what went wrong, if anything did."""
+        if problem := await work:
+            self.say(problem, "warn")
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do something beside; the app ends it when it ends, and with it when it fails."""
         self._tasks.spawn(work, name=name)
@@ -256,12 +264,14 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.current.footer.paint()
 
     def entered(self, kind: LineKind, text: str) -> None:
-        from toka_console import colon, filters
+        from toka_console import colon, completion, filters
 
+        if self.session.typed.add(kind, text):
+            self.spawn(self._tell(self.session.typed.save()), "history")
         try:
             if kind == "command" and text:
-                state = self.session.state
-                parsed = colon.parse(text, [key.name for key in state.agents] if state is not None else [])
+                current = self.current
+                parsed = colon.parse(text, lambda takes: completion.arguments(current, takes))
                 self.perform(parsed.action.id, parsed.argument)
             elif kind == "filter":
                 current = self.current

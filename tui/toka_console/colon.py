@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from toka_console.actions import BY_FORM, Action
+from toka_console.completion import CLOSED, Completed, longest
+
+Words = Callable[[str], Sequence[str]]
+"""What may follow, by the kind that an action takes (`completion.arguments`)."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,9 @@ class ColonError(ValueError):
     """Nothing is executed; the message names what is near."""
 
 
-def parse(line: str, agents: Sequence[str]) -> Parsed:
-    """The action and its argument. Raises `ColonError` for an unknown word, agent, or an argument too many."""
+def parse(line: str, words: Words) -> Parsed:
+    """The action and its argument. Raises `ColonError` for an unknown word, agent, host or theme, or an argument too
+    many."""
     word, _, rest = line.strip().partition(" ")
     rest = rest.strip()
     action = BY_FORM.get(word)
@@ -27,32 +32,23 @@ def parse(line: str, agents: Sequence[str]) -> Parsed:
         raise ColonError(f"no command :{word}{near(word, BY_FORM)}; nothing was done")
     if rest and not action.takes:
         raise ColonError(f":{word} takes no argument; nothing was done")
-    if rest and action.takes == "agent" and rest not in agents:
-        raise ColonError(f"no agent {rest}{near(rest, agents)}; nothing was done")
+    if rest and action.takes in CLOSED and rest not in (known := words(action.takes)):
+        raise ColonError(f"no {action.takes} {rest}{near(rest, known)}; nothing was done")
     return Parsed(action, rest)
 
 
-def complete(line: str, agents: Sequence[str]) -> tuple[str, list[str]]:
-    """(the line as far as it is certain, candidates for its last word)."""
+def complete(line: str, words: Words) -> Completed:
     word, space, rest = line.lstrip().partition(" ")
     if not space:
         found = sorted(form for form in BY_FORM if form.startswith(word))
-        return _extend(word, found, BY_FORM), found
+        # The next thing to type is the argument.
+        single = len(found) == 1 and BY_FORM[found[0]].takes
+        return (longest(found) or word) + (" " if single else ""), found
     action = BY_FORM.get(word)
-    if action is None or action.takes != "agent":
+    if action is None:
         return line, []
-    found = sorted(agent for agent in agents if agent.startswith(rest.lstrip()))
-    return f"{word} {_extend(rest.lstrip(), found, {})}", found
-
-
-def _extend(word: str, found: list[str], forms: dict[str, Action]) -> str:
-    if not found:
-        return word
-    first, last = min(found), max(found)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    common = first[:same]
-    single = len(found) == 1 and found[0] in forms and forms[found[0]].takes
-    return common + (" " if single else "")
+    found = sorted(each for each in words(action.takes) if each.startswith(rest.lstrip()))
+    return f"{word} {longest(found) or rest.lstrip()}", found
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from toka_console.app import ConsoleApp
 from toka_console.driver import ConsoleDriver
 from toka_console.failure import Failure
 from toka_console.themes import depth_of
-from toka_runtime.paths import config_dir, state_dir
+from toka_runtime.paths import config_dir, state_dir, state_dir
 
 if TYPE_CHECKING:
     from toka_runtime.client.base import RuntimeClient
@@ -32,6 +32,7 @@ def run(
         open_client,
         settings_file=settings_file or config_dir() / "console.yaml",
         views_file=state_dir() / "console-views.json",
+        typed_file=state_dir() / "console-history.json",
         start_fleet=start_fleet,
         driver_class=ConsoleDriver,
         depth=depth_of(os.environ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from toka_console import themes
 from toka_console.filters import Filter
 from toka_console.settings import Settings
+from toka_console.typed import Typed
 from toka_console.views import Views
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Session:
     """The denial that the Call screen shows."""
     filters: dict[str, Filter] = field(default_factory=dict[str, Filter])
     """Screen → what was typed after `/` there."""
+    typed: Typed = field(default_factory=Typed)
     message: Message | None = None
     views: Views = field(default_factory=Views)
     keep_views: Callable[[], None] = field(default=lambda: None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from rich.style import Style
 from textual.events import Paste
@@ -11,13 +10,12 @@ from textual.message import Message
 from textual.strip import Strip
 
 from toka_console.clean import one_line
+from toka_console.completion import Completed
 from toka_console.format.cells import Row
 from toka_console.lineedit import LineEdit
 from toka_console.panes.base import Pane
 from toka_console.session import Session
-
-LineKind = Literal["command", "filter"]
-MAX_HISTORY = 100
+from toka_console.typed import LineKind
 
 
 class Entered(Message):
@@ -34,19 +32,24 @@ class Closed(Message):
 class CommandLine(Pane, can_focus=True):
     """Keys come from the screen (`handle`), so that nothing else sees them while it is open."""
 
-    def __init__(self, session: Session, agents: Callable[[], list[str]]) -> None:
+    def __init__(self, session: Session, complete: Callable[[LineKind, str], Completed], hint: str) -> None:
+        """`hint`: what can be typed after `/`."""
         super().__init__(session, id="command-line")
         self.kind: LineKind = "command"
         self.edit = LineEdit()
         self.candidates: list[str] = []
-        self.history: dict[LineKind, list[str]] = {"command": [], "filter": []}
-        self._agents = agents
+        self._complete = complete
+        self._hint = hint
         self._back = 0
+        self._draft = ""
+        """What was typed before older lines were looked at."""
+        self._sought: str | None = None
+        """What ctrl-r looks for in older lines."""
 
     def open(self, kind: LineKind, text: str = "") -> None:
         self.kind = kind
         self.edit.set(text)
-        self.candidates, self._back = [], 0
+        self.candidates, self._back, self._sought = [], 0, None
 
     def handle(self, key: str, character: str | None) -> None:
         """One key press."""
@@ -55,14 +58,15 @@ class CommandLine(Pane, can_focus=True):
             self.post_message(Closed())
             return
         if key == "enter":
-            text = edit.text.strip()
-            if text and text not in self.history[self.kind][-1:]:
-                self.history[self.kind] = [*self.history[self.kind], text][-MAX_HISTORY:]
-            self.post_message(Entered(self.kind, text))
+            self.post_message(Entered(self.kind, edit.text.strip()))
             return
-        if key == "tab" and self.kind == "command":
-            text, self.candidates = self._complete()
-            edit.set(text)
+        if key == "ctrl+r":
+            self._seek()
+            self.paint()
+            return
+        self._sought = None
+        if key == "tab":
+            self._take_completion()
         elif key in ("up", "down"):
             self._recall(1 if key == "up" else -1)
         elif character is not None:
@@ -73,17 +77,31 @@ class CommandLine(Pane, can_focus=True):
         self.paint()
 
     def _suggest(self) -> None:
-        self.candidates = self._complete()[1] if self.kind == "command" else []
+        # What stands behind the cursor is not completed.
+        at_end = self.edit.cursor == len(self.edit.text)
+        self.candidates = self._complete(self.kind, self.edit.text)[1] if at_end else []
 
-    def _complete(self) -> tuple[str, list[str]]:
-        from toka_console import colon
-
-        return colon.complete(self.edit.text, self._agents())
+    def _take_completion(self) -> None:
+        if self.edit.cursor == len(self.edit.text):
+            text, self.candidates = self._complete(self.kind, self.edit.text)
+            self.edit.set(text)
 
     def _recall(self, step: int) -> None:
-        past = self.history[self.kind]
+        past = self.session.typed.lines[self.kind]
+        if self._back == 0:
+            self._draft = self.edit.text
         self._back = max(0, min(len(past), self._back + step))
-        self.edit.set(past[-self._back] if self._back else "")
+        self.edit.set(past[-self._back] if self._back else self._draft)
+
+    def _seek(self) -> None:
+        """The newest older line with what was typed; the same key again: the one before."""
+        past = self.session.typed.lines[self.kind]
+        if self._sought is None:
+            self._sought, self._back = self.edit.text, 0
+        found = next((back for back in range(self._back + 1, len(past) + 1) if self._sought in past[-back]), None)
+        if found is not None:
+            self._back = found
+            self.edit.set(past[-found])
 
     def on_paste(self, event: Paste) -> None:
         event.stop()
@@ -101,12 +119,10 @@ class CommandLine(Pane, can_focus=True):
         row.add(text[at : at + 1] or " ", palette.bar + Style(reverse=True))
         row.add(text[at + 1 :], palette.bar)
         if not text:
-            hint = (
-                "a command, TAB completes"
-                if self.kind == "command"
-                else "text  !not  -f fuzzy  state:running  layer:policy"
-            )
+            hint = "a command · TAB completes · ↑ earlier · ^r search" if self.kind == "command" else self._hint
             row.gap(2).add(hint, palette.bar_muted)
+        elif self._sought is not None:
+            row.gap(3).add(f"^r {self._sought}", palette.bar_muted)
         elif self.candidates and self.candidates != [text]:
             row.gap(3).add("  ".join(self.candidates[:12]), palette.bar_muted)
         return [row.strip()]

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.events import Key, Resize, ScreenResume
 from textual.screen import Screen
 
+from toka_console import completion
 from toka_console.actions import ACTIONS, Action
 from toka_console.filters import NumberKeys
 from toka_console.identity import AgentKey, ApprovalKey, GrantKey
 from toka_console.keymap import canonical
 from toka_console.panes.base import Pane, ZoomAsked
 from toka_console.panes.chrome import AlertStrip, Banner, Footer, Header, Pressed, TooSmall
-from toka_console.panes.command_line import Closed, CommandLine, Entered, LineKind
+from toka_console.panes.command_line import Closed, CommandLine, Entered
 from toka_console.panes.group import Group
+from toka_console.panes.table import TablePane
 from toka_console.place import Place
 from toka_console.screens.desk import Desk
 from toka_console.screens.zoom import Zoom
 from toka_console.session import Session
+from toka_console.typed import LineKind
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
 
@@ -45,7 +48,7 @@ class ConsoleScreen(Screen[None]):
         self.banner = Banner(session, id="banner")
         self.alert = AlertStrip(session, id="alert")
         self.footer = Footer(session, self.footer_actions)
-        self.command_line = CommandLine(session, self._agent_names)
+        self.command_line = CommandLine(session, self._complete, self._filter_hint())
         self.too_small = TooSmall(session, id="too-small")
         self.container = Group(id="body")
         self._panes: list[Pane] = []
@@ -244,6 +247,22 @@ class ConsoleScreen(Screen[None]):
         message.stop()
         self.close_line()
 
-    def _agent_names(self) -> list[str]:
-        state = self.session.state
-        return [] if state is None else [key.name for key in state.agents]
+    def filter_values(self, key: str) -> Iterable[str]:
+        """What TAB offers after `key:`. A screen with words of its own adds them."""
+        state, values = self.session.state, completion.VALUES.get(key)
+        return values(state) if state is not None and values is not None else ()
+
+    def sort_columns(self) -> Iterable[str]:
+        """What TAB offers after `:sort`."""
+        pane = self.main_pane()
+        return list(cast("TablePane[Any]", pane).sort_keys()) if isinstance(pane, TablePane) else ()
+
+    def _complete(self, kind: LineKind, text: str) -> completion.Completed:
+        from toka_console import colon
+
+        if kind == "command":
+            return colon.complete(text, lambda takes: completion.arguments(self, takes))
+        return completion.filter_word(text, [*self.FILTER_KEYS, *self.NUMBER_KEYS], self.filter_values)
+
+    def _filter_hint(self) -> str:
+        return "  ".join(["text", "!not", "-f fuzzy", *(f"{key}:" for key in self.FILTER_KEYS if key != "text")])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from toka_console.actions import Context
 from toka_console.keymap import Keymap
-from toka_console.panes.command_line import LineKind
+from toka_console.typed import LineKind
 
 if TYPE_CHECKING:
     from toka_console.bridge import Bridge
