@@ -264,7 +264,9 @@ def resample(
     over = max(_WINDOW_S[figure], width)
     unit = HOUR_S if figure is Figure.COST else 1.0
     total = _Total(spans, figure)
-    ends = (begin + (column + 1) * width for column in range(columns))
+    # The newest column may have begun just now: a rate is a mean over what was seen.
+    last = spans[-1].end if spans else end
+    ends = (min(begin + (column + 1) * width, last) for column in range(columns))
     return [
         None if peak is None else (total.at(until) - total.at(until - over)) / over * unit
         for peak, until in zip(peaks, ends, strict=True)

@@ -62,7 +62,7 @@ class GraphPane(Pane, can_focus=True):
         if state is None or width <= 0 or height <= 0:
             return
         # Of the terminal: an alert line that comes and goes is no reason to lay everything out anew.
-        height = self.app.size.height - _AROUND
+        height = self.screen.size.height - _AROUND
         chosen = self.session.filter("graph")
         asked = (state.order_version, chosen, width, height)
         if asked == self._asked:
