@@ -403,5 +403,5 @@ async def test_a_long_target_hides_neither_what_is_opened_nor_that_something_has
         await made.press("a")
         assert "allow      once" in made.text()
         assert "opens      write " in made.text()
-        assert "more lines have no room here" in made.text()
+        assert "more lines below, ↓ shows them" in made.text()
         assert "▸Allow" in made.text()

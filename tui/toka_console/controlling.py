@@ -174,7 +174,7 @@ def _of_one(app: ConsoleApp, target: Target) -> list[Fact]:
 
 def _in_a_line(app: ConsoleApp, target: Target) -> str:
     now = _now(app, target)
-    text = f"{target.key.name}  run {target.run}  pid {target.pid}  {target.state.value}"
+    text = f"{target.key.name}  {target.run}  pid {target.pid}  {target.state.value}"
     return f"{text}; now {now}" if now else text
 
 

@@ -49,6 +49,14 @@ class ConfirmDialog(Dialog[bool]):
                 self.pane.paint()
             case "enter":
                 self.dismiss(self.pane.accepting)
+            case "down" | "j":
+                self.pane.scroll_lines(1)
+            case "up" | "k":
+                self.pane.scroll_lines(-1)
+            case "pagedown" | "space" | "ctrl+d":
+                self.pane.scroll_lines(self.pane.page)
+            case "pageup" | "ctrl+u":
+                self.pane.scroll_lines(-self.pane.page)
             case _:
                 pass
 
@@ -61,11 +69,19 @@ class _QuestionPane(DialogPane):
         super().__init__(session, id="question", frame="box")
         self.question = question
         self.accepting = not question.dangerous
+        self._top = 0
+        self.page = 1
+        """Lines of the text that fit when not all do."""
         self._buttons: list[tuple[int, int, bool]] = []
         self._button_row = 0
 
     def heading(self) -> tuple[str, str]:
         return self.question.title, ""
+
+    def scroll_lines(self, by: int) -> None:
+        """What does not fit is scrolled through before it is answered."""
+        self._top = max(0, self._top + by)
+        self.paint()
 
     def edge(self) -> Style:
         return self.palette.bad if self.question.dangerous else self.palette.frame_focused
@@ -97,11 +113,13 @@ class _QuestionPane(DialogPane):
             return [row.gap().add(f"{self.question.title} {subject}").strip()]
         room = max(0, height - 2)
         lines = self._text(width)
+        self.page = max(1, room - 1)
         if room and len(lines) > room:
-            left_out = (
-                Row(width, self.palette.bad).gap(2).add(f"⋯ {len(lines) - room + 1} more lines have no room here")
-            )
-            lines = [*lines[: room - 1], left_out.strip()]
+            self._top = min(self._top, len(lines) - self.page)
+            below = len(lines) - self._top - self.page
+            text = f"⋯ {below} more lines below, ↓ shows them" if below else "⋯ the end, ↑ goes back"
+            rest = Row(width, self.palette.bad).gap(2).add(text).strip()
+            lines = [*lines[self._top : self._top + self.page], rest]
         lines += [Row(width, self.palette.base).strip()] * (height - 2 - len(lines))
         row = Row(width, self.palette.base)
         self._buttons, self._button_row = [], height - 1

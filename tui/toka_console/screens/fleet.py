@@ -109,7 +109,11 @@ class FleetScreen(ConsoleScreen):
         return Place("agent", focus) if focus is not None else Place("specs")
 
     def offers(self, action: Action) -> bool:
-        return action.id != "screen.back" or bool(self.session.filter(self.ID)) or self.zoomed is not None
+        if action.id == "screen.back":
+            return bool(self.session.filter(self.ID)) or self.zoomed is not None
+        if action.id == "approval.refuse":
+            return not action.disabled(self.desk.context())
+        return True
 
     def paint(self) -> None:
         self.table.sync()
