@@ -104,6 +104,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         terminal = getattr(self._driver, "terminal", None)
         if terminal is not None:
             self.session.terminal_delay = lambda: terminal.delay_s
+            self.session.terminal_bytes = lambda: terminal.written
         self.call_after_refresh(self._first_frame_is_drawn)
 
     def _first_frame_is_drawn(self) -> None:
@@ -145,6 +146,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
         if type(renderable) is ChopsUpdate:
             renderable = cast("RenderableType", TightUpdate(renderable))
+        self.session.diagnostics.frames += renderable is not None
         super()._display(screen, renderable)  # pyright: ignore[reportUnknownMemberType] # open in Textual
 
     def _fatal_error(self) -> None:
@@ -181,7 +183,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def _tick(self) -> None:
         now = asyncio.get_running_loop().time()
-        self.session.diagnostics.tick(now, now - self._tick_due)
+        self.session.diagnostics.tick(now, now - self._tick_due, self.session.terminal_bytes())
         self._tick_due = now + 1.0
         if self.bridge is not None:
             self.bridge.poll_link()
@@ -206,7 +208,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         """Bring what is on screen up to date."""
         if not self.is_running or not self.screen_stack:
             return
-        self.session.diagnostics.paints += 1
+        started = asyncio.get_running_loop().time()
         if self.session.wants_attention():
             self.bell()
         self.current.paint()
@@ -214,6 +216,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
             paint = getattr(self.screen, "paint", None)
             if callable(paint):
                 paint()
+        self.session.diagnostics.painted(asyncio.get_running_loop().time() - started)
         if self.bridge is not None and self.session.focus is not None:
             self.bridge.load_history(self.session.focus)
 

@@ -138,7 +138,7 @@ class Bridge:
 
     async def _again(self, delay: float) -> None:
         await self._session.clock.sleep(delay)
-        self._session.diagnostics.reconnects += 1
+        self._session.diagnostics.reconnects[self._host] += 1
         self._drain_all()
         before = self.state.hosts[self._host].fleet
         fleet = clean(await self._client.snapshot())
@@ -225,7 +225,9 @@ class Bridge:
         batch: list[ev.Envelope] = []
         while self._inbox and len(batch) < SLICE and not isinstance(self._inbox[0], Resync):
             batch.append(cast(ev.Envelope, self._inbox.popleft()))
-        self.state.apply([clean(envelope) for envelope in newest(batch)])
+        started, kept = asyncio.get_running_loop().time(), newest(batch)
+        self.state.apply([clean(envelope) for envelope in kept])
+        self._session.diagnostics.folded(len(batch) - len(kept), asyncio.get_running_loop().time() - started)
         return len(batch)
 
     # -- commands -------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class TimedFile:
         self._gone = False
         self._writing_since: float | None = None
         self._last_s = 0.0
+        self.written = 0
+        """Bytes so far."""
 
     @property
     def delay_s(self) -> float:
@@ -36,7 +38,9 @@ class TimedFile:
 
     def write(self, text: str) -> int:
         # A lone surrogate cannot be encoded; nothing that is drawn may end the writer.
-        self._timed(lambda: self._file.write(text.encode("utf-8", "replace").decode()))
+        data = text.encode("utf-8", "replace")
+        self.written += len(data)
+        self._timed(lambda: self._file.write(data.decode()))
         return len(text)
 
     def flush(self) -> None:

@@ -66,6 +66,8 @@ class Session:
     _heard: int = 0
     terminal_delay: Callable[[], float] = field(default=lambda: 0.0)
     """Seconds that the terminal needs for a frame: painting takes a rest in proportion."""
+    terminal_bytes: Callable[[], int] = field(default=lambda: 0)
+    """Bytes written to the terminal so far."""
 
     @property
     def palette(self) -> Palette:
