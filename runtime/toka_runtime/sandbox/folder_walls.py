@@ -96,14 +96,18 @@ def _hide(root: int, place: str) -> None:
 
 @contextmanager
 def existing(root: int, place: str) -> Generator[int | None]:
+    """What lies there, opened as a path; None where nothing does. Raises OSError (ELOOP) for a link: none was there
+    when the walls were planned, so somebody has put it in place of what they protect."""
     try:
         found = open_beneath(root, components(place), os.O_PATH)
     except FileNotFoundError:
         yield None
         return
     try:
-        # O_PATH opens a link itself; where it leads to is protected by its own name or not at all.
-        yield None if stat.S_ISLNK(os.fstat(found).st_mode) else found
+        # Without openat2, O_PATH opens the link itself.
+        if stat.S_ISLNK(os.fstat(found).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
+        yield found
     finally:
         os.close(found)
 
