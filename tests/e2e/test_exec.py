@@ -25,7 +25,7 @@ from threading import Thread
 import pytest
 
 from fakes.cell import can_confine, system_python
-from toka_runtime.sandbox.zygote import COMMAND
+from toka_runtime.sandbox.zygote_start import COMMAND
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="no user namespaces or no Landlock here")
 

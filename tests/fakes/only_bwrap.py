@@ -3,7 +3,7 @@ refused in them as such a kernel refuses it, and bwrap, another program, still m
 
 from __future__ import annotations
 
-from toka_runtime.sandbox import zygote
+from toka_runtime.sandbox import zygote_start
 
 _REFUSAL = """
 import errno
@@ -18,5 +18,5 @@ namespaces.fork_apart = namespaces.isolate = _refused
 def fork_servers_command(number: str = "errno.EPERM", more: str = "") -> str:
     """To replace `launcher.COMMAND`: `number` is how making namespaces fails, `more` is run in the fork server, where
     `bwrap` is the module."""
-    path, _, start = zygote.COMMAND.partition("; from ")
+    path, _, start = zygote_start.COMMAND.partition("; from ")
     return path.replace("; ", "\n") + _REFUSAL.format(number=number, more=more) + "from " + start

@@ -20,7 +20,7 @@ from toka_runtime.limits.cgroup_control import (
     members,
 )
 from toka_runtime.limits.cgroup_files import KERNEL, CgroupFiles, counters
-from toka_runtime.protocol.limits import LimitName
+from toka_runtime.protocol.limit_name import LimitName
 
 PERIOD_US = 100_000
 """Processor time is given out once in so long."""

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toka_runtime.limits.cgroup_branch import Branch, BranchV1, BranchV2, Counts, Figures, remove_groups
 from toka_runtime.limits.cgroup_control import Freezer, Killer, KillerV1, KillerV2
 from toka_runtime.limits.cgroup_files import KERNEL, CgroupFiles, Places, own_places
 from toka_runtime.limits.proc_files import parse_stat
-from toka_runtime.protocol.ids import RunId
-from toka_runtime.protocol.limits import LimitName
-from toka_runtime.protocol.usage import ResourceLimits
+from toka_runtime.protocol.limit_name import LimitName
+
+if TYPE_CHECKING:
+    # For a fork server that is to load beside the models, this is imported before them.
+    from toka_runtime.protocol.ids import RunId
+    from toka_runtime.protocol.usage import ResourceLimits
 
 FIX = "start the runtime with control groups of its own: systemd-run --user --scope -p Delegate=yes toka-runtime …"
 _NAME = re.compile(r"toka-(\d+)-(\d+)-(\d+)(-runtime)?")

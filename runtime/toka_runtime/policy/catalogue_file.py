@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from toka_runtime.protocol.capability import (
     Toolchain,
     ToolchainFolder,
 )
-from toka_runtime.specs.toml_places import Places
+from toka_runtime.specs.toml_places import Places, find_places
 
 SCHEMA = 1
 SCOPE_KINDS = ("read", "write", "execute", "network", "environment")
@@ -48,12 +49,17 @@ class Capability:
     """A denial may name it as what is missing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CatalogueText:
     """A file and the places in it."""
 
     file: Path
-    places: Places
+    text: str
+
+    @cached_property
+    def places(self) -> Places:
+        """Found when something is wrong: nobody else asks, and it takes as long as reading the file."""
+        return find_places(self.text)
 
     def at(self, path: tuple[str | int, ...]) -> str:
         """`file:line:column` of the key or table at the path; the file alone where it has none."""
@@ -67,7 +73,8 @@ class Example:
     operation: Operation
     capability: str
     covered: bool
-    where: str
+    entry: _Table
+    """The rule that it is an example of."""
 
 
 @dataclass
@@ -75,8 +82,8 @@ class Draft:
     """What the files read so far amount to."""
 
     capabilities: dict[str, Capability] = field(default_factory=dict[str, Capability])
-    where: dict[str, str] = field(default_factory=dict[str, str])
-    """Place of each capability, and of `baseline`, where it was written last."""
+    tables: dict[str, _Table] = field(default_factory=dict[str, "_Table"])
+    """The table of each capability, and of `baseline`, that was written last."""
     synonyms: dict[str, str] = field(default_factory=dict[str, str])
     baseline: list[str] = field(default_factory=list[str])
     with_execute: list[str] = field(default_factory=list[str])
@@ -89,6 +96,10 @@ class Draft:
     runs_anything: list[str] = field(default_factory=list[str])
     """Programs through which anything can be run: a rule for one has to say so."""
     examples: list[Example] = field(default_factory=list[Example])
+
+    def where(self, name: str) -> str:
+        """The place of a capability, or of `baseline`."""
+        return self.tables[name].where
 
 
 class _Table:
@@ -172,7 +183,7 @@ def read_table(raw: dict[str, Any], file: CatalogueText, draft: Draft) -> None:
         raise PolicyError(f"{top.at('schema')}: schema = {SCHEMA} is expected")
     top.raw("schema")
     base = top.table("baseline")
-    draft.where["baseline"] = base.where
+    draft.tables["baseline"] = base
     draft.baseline += base.texts("capabilities")
     draft.with_execute += base.texts("with_execute")
     base.done()
@@ -193,7 +204,7 @@ def read_table(raw: dict[str, Any], file: CatalogueText, draft: Draft) -> None:
 
 
 def _protected(table: _Table, key: str) -> list[PathRule]:
-    return [PathRule(id=f"protected:{glob}", capability="", glob=_glob(glob, table.where)) for glob in table.texts(key)]
+    return [PathRule(id=f"protected:{glob}", capability="", glob=_glob(glob, table)) for glob in table.texts(key)]
 
 
 def _toolchain(name: str, table: _Table) -> Toolchain:
@@ -210,7 +221,7 @@ def _toolchain_folder(entry: _Table) -> ToolchainFolder:
     if not at or any(not re.fullmatch(r"\$[A-Z_]+|(?:~/|/)[^$*?\[]*[^$*?\[/]", place) for place in at):
         raise PolicyError(f"{entry.where}: at is a list of `$VARIABLE`, `~/folder` or `/folder`, without wildcards")
     for part in (*read, *filter(None, (own,))):
-        if part != "." and (_glob(part, entry.where) != part or any(char in part for char in "*?[")):
+        if part != "." and (_glob(part, entry) != part or any(char in part for char in "*?[")):
             raise PolicyError(
                 f"{entry.where}: {part!r} is not the plain name of something in the folder",
                 hint="name each part that is needed: all of a folder may hold credentials",
@@ -226,7 +237,7 @@ def _capability(name: str, table: _Table, draft: Draft) -> None:
     if not _NAME.fullmatch(name):
         raise PolicyError(f"{table.where}: a capability's name is lower case words joined by hyphens")
     extends, replaces = table.flag("extends"), table.flag("replaces")
-    draft.where[name] = table.where
+    draft.tables[name] = table
     before = draft.capabilities.get(name)
     if before is not None and not (extends or replaces):
         raise PolicyError(
@@ -298,13 +309,11 @@ def _paths(name: str, kind: str, table: _Table, draft: Draft) -> tuple[PathRule,
     operation = OperationKind.READ if kind == "read" else OperationKind.WRITE
     rules: list[PathRule] = []
     for entry in table.tables(kind):
-        glob = _glob(entry.text("glob"), entry.where)
+        glob = _glob(entry.text("glob"), entry)
         rule = PathRule(id=f"{name}:{glob}", capability=name, glob=glob)
         rules.append(rule)
         for example, covered in _examples(entry):
-            draft.examples.append(
-                Example(rule.id, Operation(kind=operation, target=example), name, covered, entry.where)
-            )
+            draft.examples.append(Example(rule.id, Operation(kind=operation, target=example), name, covered, entry))
         entry.done()
     return tuple(rules)
 
@@ -333,7 +342,7 @@ def _programs(name: str, table: _Table, draft: Draft) -> tuple[ExecuteRule, ...]
         for example, covered in _examples(entry):
             argv = tuple(shlex.split(example))
             operation = Operation(kind=OperationKind.EXECUTE, target=example, argv=argv)
-            draft.examples.append(Example(rules[first].id, operation, name, covered, entry.where))
+            draft.examples.append(Example(rules[first].id, operation, name, covered, entry))
         entry.done()
     return tuple(rules)
 
@@ -365,7 +374,7 @@ def _hosts(name: str, table: _Table, draft: Draft) -> tuple[NetworkRule, ...]:
         rules.append(rule)
         for example, covered in _examples(entry):
             draft.examples.append(
-                Example(rule.id, Operation(kind=OperationKind.CONNECT, target=example), name, covered, entry.where)
+                Example(rule.id, Operation(kind=OperationKind.CONNECT, target=example), name, covered, entry)
             )
         entry.done()
     return tuple(rules)
@@ -383,11 +392,11 @@ def _examples(entry: _Table) -> list[tuple[str, bool]]:
     return [(text, True) for text in entry.texts("match")] + [(text, False) for text in entry.texts("no_match")]
 
 
-def _glob(glob: str, where: str) -> str:
+def _glob(glob: str, entry: _Table) -> str:
     try:
         return check_path(glob)
     except Unusable as error:
-        raise PolicyError(f"{where}: {error}") from error
+        raise PolicyError(f"{entry.where}: {error}") from error
 
 
 def check_examples(draft: Draft) -> None:
@@ -402,5 +411,5 @@ def check_examples(draft: Draft) -> None:
             has, should = ("covers", "not to") if isinstance(decision, Allowed) else ("does not cover", "to")
             target = repr(example.operation.target)
             raise PolicyError(
-                f"{example.where}: rule {example.rule}: it {has} {target}, which its example says {should}"
+                f"{example.entry.where}: rule {example.rule}: it {has} {target}, which its example says {should}"
             )

@@ -22,8 +22,7 @@ from toka_runtime.sandbox.plan import AgentProcess, SandboxPlan, StopProof
 from toka_runtime.sandbox.process import UNCONFINED, ShimProcess
 from toka_runtime.sandbox.requests import ControlPeer, Refused, process_end
 from toka_runtime.sandbox.view import agent_user, confinement_of, give_to
-from toka_runtime.sandbox.zygote import COMMAND, TOOL_FUNCTION, WORKER_MAIN
-from toka_runtime.sandbox.zygote_start import Beginning, begin_zygote
+from toka_runtime.sandbox.zygote_start import COMMAND, TOOL_FUNCTION, WORKER_MAIN, Beginning, begin_zygote
 
 READY_S = 30.0
 """For the fork server to load: a slow disk with cold caches is waited for."""

@@ -1,7 +1,7 @@
 """The fork server: started early with an empty environment, one thread and no secret; forks a shim for each agent.
 
-`ForkServer` (launcher.py) runs `COMMAND` in it. Standard library and `toka_runtime.worker` only. It adopts what a dead
-shim leaves behind and kills it; at end of file on its control socket it kills everything and ends.
+`begin_zygote` (zygote_start.py) runs `COMMAND` in it. Standard library and `toka_runtime.worker` only. It adopts what a
+dead shim leaves behind and kills it; at end of file on its control socket it kills everything and ends.
 
 Control messages in: shim {id, agent, confinement, groups} with three descriptors (control socket, worker socket, error
 output); out: ready or failed, answer {id, ok, pid}, gone {pid, status, killed, survivors}.
@@ -27,16 +27,6 @@ from toka_runtime.sandbox.descriptors import keep_only
 from toka_runtime.sandbox.shim import Shim, harden, leave
 from toka_runtime.sandbox.spare import SpareSandbox
 from toka_runtime.sandbox.tree import kill_children, kill_strays, reap
-
-WORKER_MAIN = "toka_runtime.worker.loop:main"
-TOOL_FUNCTION = "toka_runtime.worker.tools:execute"
-
-COMMAND = (
-    "import sys; sys.path.extend(sys.argv[4:]); "
-    "from toka_runtime.sandbox.zygote import main; main(int(sys.argv[1]), sys.argv[2], sys.argv[3])"
-)
-"""For `python -I -S -c`: arguments are the control descriptor, the worker's main, the tool function, and the folders
-that hold the packages: no site-packages are set up, so an editable install, a wheel and a checkout are alike."""
 
 
 class Code(NamedTuple):

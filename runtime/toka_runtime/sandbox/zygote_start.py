@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 import toka_runtime
 from toka_runtime.errors import ProcessError
-from toka_runtime.sandbox.zygote import COMMAND
+
+WORKER_MAIN = "toka_runtime.worker.loop:main"
+TOOL_FUNCTION = "toka_runtime.worker.tools:execute"
+
+COMMAND = (
+    "import sys; sys.path.extend(sys.argv[4:]); "
+    "from toka_runtime.sandbox.zygote import main; main(int(sys.argv[1]), sys.argv[2], sys.argv[3])"
+)
+"""For `python -I -S -c`: arguments are the control descriptor, the worker's main, the tool function, and the folders
+that hold the packages: no site-packages are set up, so an editable install, a wheel and a checkout are alike."""
 
 
 class Beginning(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from toka_runtime.errors import PolicyError
 from toka_runtime.paths import shipped_configs
-from toka_runtime.policy.catalogue import FILE_NAME, load_catalogue, operators_files
+from toka_runtime.policy.catalogue import FILE_NAME, TRIED, load_catalogue, operators_files
 from toka_runtime.policy.rules import compile_rights
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.spec import AgentSpec, Security
@@ -56,6 +57,23 @@ def test_every_shipped_rule_has_an_example() -> None:
         if not rule.get("match")
     ]
     assert bare == []
+
+
+def test_the_examples_of_the_shipped_one_hold_and_it_is_the_one_that_they_were_tried_in(tmp_path: Path) -> None:
+    load_catalogue([extra(tmp_path, "")])  # all examples are tried as soon as an operator adds a file
+    found = hashlib.sha256((shipped_configs() / FILE_NAME).read_bytes()).hexdigest()
+    assert found == TRIED, "the examples hold: write this digest into policy/catalogue.py"
+
+
+def test_a_shipped_file_that_was_changed_is_tried_when_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (shipped_configs() / FILE_NAME).read_text()
+    assert '"uniq in out"' in text
+    (tmp_path / FILE_NAME).write_text(text.replace('"uniq in out"', '"uniq -c"'))
+    monkeypatch.setattr("toka_runtime.policy.catalogue.shipped_configs", lambda: tmp_path)
+    with pytest.raises(PolicyError, match="it covers 'uniq -c', which its example says not to"):
+        load_catalogue()
 
 
 def test_the_shipped_one_is_read_once() -> None:
