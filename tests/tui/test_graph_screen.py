@@ -126,7 +126,7 @@ async def test_arrows_go_to_the_neighbour_and_keys_act_on_it() -> None:
         assert focused(made) == "root"
         await made.press("j")
         first = focused(made)
-        boxes = dict(graph(made).scene.boxes())
+        boxes = dict(graph(made).scene.boxes)
         here = next(box for key, box in boxes.items() if key == graph(made).cursor)
         await made.press("right" if graph(made).scene.beside(here, "right", 9) else "left")
         assert focused(made) not in ("root", first)
@@ -145,7 +145,7 @@ async def test_arrows_go_to_the_neighbour_and_keys_act_on_it() -> None:
 async def test_an_agent_that_is_not_loaded_takes_no_command() -> None:
     async with console(script=diamond) as made:
         await made.press("8")
-        graph(made).select(next(key for key, _ in graph(made).scene.boxes() if key.name == "nobody"))
+        graph(made).select(next(key for key, _ in graph(made).scene.boxes if key.name == "nobody"))
         await made.press("p", "K")
         assert made.client.commands == []
         assert "no agent is selected" in made.text()
@@ -156,9 +156,9 @@ async def test_a_filter_leaves_what_it_lets_through() -> None:
         await made.press("8", "/")
         await made.type("name:left")
         await made.press("enter")
-        assert {key.name for key, _ in graph(made).scene.boxes()} == {"left"}
+        assert {key.name for key, _ in graph(made).scene.boxes} == {"left"}
         await made.press("escape")
-        assert len(graph(made).scene.boxes()) == 7
+        assert len(graph(made).scene.boxes) == 7
 
 
 async def test_a_subtree_is_paused_after_its_targets_were_named() -> None:

@@ -224,7 +224,7 @@ async def test_a_colon_command_with_completion() -> None:
         await made.press(":")
         await made.type("pau")
         await made.press("tab")
-        await made.type("build")
+        await made.type(" build")
         await made.press("tab", "enter")
         assert made.client.commands == [cmd.PauseAgent(target=FIRST_REF)]
 

@@ -108,8 +108,9 @@ class Ring:
         found = [Row(*row) for row in self._PACKED.iter_unpack(self._bytes)]
         return found[self._next :] + found[: self._next]
 
-    def append(self, row: Row, capacity: int) -> None:
-        count = len(self)
+    def append(self, row: tuple[float, ...], capacity: int) -> None:
+        """Add a `Row`; beyond `capacity` the oldest goes."""
+        count = len(self._bytes) // self._PACKED.size
         if count == capacity:
             self._PACKED.pack_into(self._bytes, self._next * self._PACKED.size, *row)
             self._next = (self._next + 1) % capacity
@@ -150,13 +151,15 @@ class Column(Sequence[float]):
 
 
 class History:
-    __slots__ = ("_cost", "_io", "_minutes", "_samples", "_tens", "_tokens")
+    __slots__ = ("_cost", "_io", "_last", "_minutes", "_samples", "_tens", "_tokens")
 
     def __init__(self) -> None:
         self._samples, self._tens, self._minutes = Ring(), Ring(), Ring()
         self._tokens = self._cost = 0.0
         """Spent since the last sample."""
         self._io: float | None = None
+        self._last: float | None = None
+        """When the last sample was."""
 
     def spend(self, tokens: int, cost_usd: float) -> None:
         """A model call has ended; the next sample carries it."""
@@ -165,7 +168,7 @@ class History:
 
     def add(self, at: float, cpu: float, memory: float, processes: float, io: float, scale: Scale) -> None:
         """A sample. `at`: Unix seconds. `io`: bytes read and written since the run began."""
-        last = self._samples[-1].at if len(self._samples) else None
+        last = self._last
         if last is not None and at < last:
             if last - at < 60:
                 return
@@ -173,14 +176,15 @@ class History:
             self._samples, self._tens, self._minutes = Ring(), Ring(), Ring()
             last = None
         followed = last is not None and at - last <= HOLD_S
-        if last is not None and at // 10 != last // 10:
+        turned = last is not None and at // 10 != last // 10
+        if turned and last is not None:
             self._close(last, scale)
         # What was used while nobody looked belongs to no moment that is drawn.
-        moved = max(0.0, io - self._io) if followed and self._io is not None else 0.0
+        moved = io - self._io if followed and self._io is not None and io > self._io else 0.0
         tokens, cost = (self._tokens, self._cost) if followed or last is None else (0.0, 0.0)
-        self._io, self._tokens, self._cost = io, 0.0, 0.0
-        self._samples.append(Row(at, cpu, memory, processes, moved, tokens, cost), scale.samples)
-        if last is not None and at // 60 != last // 60:
+        self._last, self._io, self._tokens, self._cost = at, io, 0.0, 0.0
+        self._samples.append((at, cpu, memory, processes, moved, tokens, cost), scale.samples)
+        if turned and last is not None and at // 60 != last // 60:
             self._minutes.append(_joined(_newest(self._tens, lambda row: row.at // 60 == last // 60)), scale.minutes)
 
     def _close(self, last: float, scale: Scale) -> None:

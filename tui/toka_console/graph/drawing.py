@@ -19,7 +19,7 @@ UP, DOWN, LEFT, RIGHT = 1, 2, 4, 8
 ARROW, BACK_ARROW = "▼", "△"
 _AIR = 4
 """Cells beside a box in which its lanes are supposed to have room, when columns are counted."""
-MOST_NODES, MOST_EDGES = 3_000, 12_000
+MOST_NODES, MOST_EDGES = 1_500, 6_000
 
 
 class Box(NamedTuple):

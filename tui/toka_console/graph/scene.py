@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from toka_console.graph import dag, drawing
@@ -48,6 +49,7 @@ class Scene:
     def part(self, host: HostId) -> Part | None:
         return next((part for part in self.parts if part.host == host), None)
 
+    @cached_property
     def boxes(self) -> list[tuple[AgentKey, Box]]:
         """In rows from top to bottom, each from left to right."""
         found = [
@@ -59,7 +61,7 @@ class Scene:
 
     def beside(self, here: Box, how: str, page: int) -> AgentKey | None:
         """Whose box a move from `here` leads to: the nearest in that direction; None when there is none."""
-        boxes = self.boxes()
+        boxes = self.boxes
         rows = {"up": -1, "down": 1, "page_up": -page, "page_down": page, "half_up": -page // 2, "half_down": page // 2}
         match how:
             case "left":

@@ -91,7 +91,7 @@ class GraphPane(Pane, can_focus=True):
     def _take(self, scene: Scene) -> None:
         self.busy = False
         self.scene = scene
-        boxes = scene.boxes()
+        boxes = scene.boxes
         keys = {key for key, _ in boxes}
         if self.cursor not in keys:
             focus = self.session.focus
@@ -131,7 +131,7 @@ class GraphPane(Pane, can_focus=True):
 
     def select(self, key: AgentKey | None) -> None:
         """Put the cursor on an agent, if it is in the picture."""
-        if key is not None and any(key == other for other, _ in self.scene.boxes()):
+        if key is not None and any(key == other for other, _ in self.scene.boxes):
             self.cursor = key
             self._reveal()
             self.paint()
@@ -147,7 +147,7 @@ class GraphPane(Pane, can_focus=True):
 
     def cycle(self, by: int) -> None:
         """The next or the previous box in the order of reading."""
-        keys = [key for key, _ in self.scene.boxes()]
+        keys = [key for key, _ in self.scene.boxes]
         if keys:
             at = keys.index(self.cursor) if self.cursor is not None and self.cursor in keys else -by
             self.select(keys[(at + by) % len(keys)])
@@ -201,14 +201,14 @@ class GraphPane(Pane, can_focus=True):
         width, height = self._window()
         return [
             (key, box)
-            for key, box in self.scene.boxes()
+            for key, box in self.scene.boxes
             if box.y < self.top + height and box.y + box.height > self.top
             and box.x < self.left + width and box.x + box.width > self.left
         ]  # fmt: skip
 
     def content(self, width: int, height: int) -> list[Strip]:
         self.sync()
-        if self.session.state is None or not self.scene.parts or not self.scene.boxes():
+        if self.session.state is None or not self.scene.parts or not self.scene.boxes:
             return [Row(width, self.palette.base).strip(), self._said(width)]
         self._bound()
         palette, rows = self.palette, height - 1
