@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from fakes import fleet
 from fakes.client import FakeRuntimeClient
 from fakes.clock import FakeClock
-from toka_console import cli, launch, skeleton
+from toka_console import cli, launch, plain, skeleton
 from toka_runtime.client.base import RuntimeClient
 from toka_runtime.errors import TokaError
 from toka_runtime.protocol import commands as cmd
@@ -101,6 +101,7 @@ async def refuse_to_open() -> RuntimeClient:
 def main() -> int:
     """As `cli.main`, with the fake's client; `fail` as an argument: opening fails."""
     how = refuse_to_open if sys.argv[1:] == ["fail"] else open_client
+    plain.fit(sys.stdout)
     with skeleton.Terminal() as terminal:
         code, failure = launch.run(how, start_fleet=False)
         terminal.give_back()

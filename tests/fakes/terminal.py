@@ -91,6 +91,15 @@ class Terminal:
             pass
         return self.process.wait()
 
+    def forget(self) -> None:
+        """What was written so far is not looked at any more."""
+        self.output, self._mark = b"", 0
+
+    @property
+    def echoes(self) -> bool:
+        """Whether what is typed shows up by itself."""
+        return bool(termios.tcgetattr(self._slave)[3] & termios.ECHO)
+
     def hang_up(self) -> None:
         """The terminal goes away."""
         os.close(self._slave)

@@ -157,3 +157,34 @@ async def test_tabs_name_the_current_screen_and_count_trouble(size: tuple[int, i
         assert "local up" in first
         await made.press("5")
         assert "5 Denials 16" in made.text().splitlines()[0]
+
+
+async def test_help_begins_with_the_screen_it_was_opened_from_and_is_searched() -> None:
+    async with console((120, 40)) as made:
+        await made.press("6", "?")
+        text = made.text()
+        assert text.index("On the approvals screen") < text.index("allow-once") < text.index("Contain")
+        await made.type("/stall")
+        await made.press("enter")
+        assert "diagnostics" in made.text()
+        assert "allow-once" not in made.text()
+        await made.press("escape")
+        assert "allow-once" in made.text(), "esc takes the filter away first"
+        await made.press("escape")
+        assert made.app.current.ID == "approvals"
+
+
+async def test_the_palette_says_why_something_cannot_be_done() -> None:
+    from toka_console.palette_provider import ActionProvider
+
+    async with console((120, 40)) as made:
+        await made.put_cursor_on("build-system-stabilization")
+        provider = ActionProvider(made.app.screen)
+        texts = [hit.text or "" async for hit in provider.discover()]
+        can = next(at for at, text in enumerate(texts) if text.startswith("pause: "))
+        cannot = next(at for at, text in enumerate(texts) if text.startswith("resume: "))
+        assert can < cannot
+        assert "(not now: only a paused agent can be resumed; it is running)" in texts[cannot]
+        await made.press("ctrl+p")
+        await made.type("resume")
+        await made.until(lambda: "not now" in made.text(), "the reason")

@@ -231,7 +231,7 @@ def _on(*screens: str) -> frozenset[str]:
 _AGENTS = _on("fleet", "agent", "output")
 _DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources")
 _FLEET = _on("fleet")
-_LISTS = _on("fleet", "denials", "graph", "resources")
+_LISTS = _on("fleet", "denials", "graph", "resources", "help")
 _APPROVALS = _on("approvals")
 _CONTAINED = _AGENTS | _APPROVALS | _on("graph", "resources")
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from textual.command import Provider
     from textual.screen import Screen
+    from textual.signal import Signal
 
     from toka_console.bridge import Bridge, Told
     from toka_console.dialogs.choose import Choice
@@ -105,6 +106,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if terminal is not None:
             self.session.terminal_delay = lambda: terminal.delay_s
             self.session.terminal_bytes = lambda: terminal.written
+        # Stopped and continued from outside: the terminal has forgotten what was on it.
+        resumed = cast("Signal[App[None]]", self.app_resume_signal)  # pyright: ignore[reportUnknownMemberType] # open in Textual
+        resumed.subscribe(self, lambda _: self.redraw())
         self.call_after_refresh(self._first_frame_is_drawn)
 
     def _first_frame_is_drawn(self) -> None:
@@ -115,7 +119,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await asyncio.to_thread(importlib.import_module, "toka_console.bridge")
         await asyncio.to_thread(importlib.import_module, "toka_console.handlers")
         await self.preferences.load()
-        await self._tell(self.session.typed.load())
+        await self.preferences.tell(self.session.typed.load())
         if self._views_file is not None:
             await ViewsFile(self.session, self._views_file, self._tasks).open()
         from toka_console.bridge import Bridge
@@ -220,11 +224,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if self.bridge is not None and self.session.focus is not None:
             self.bridge.load_history(self.session.focus)
 
-    async def _tell(self, work: Awaitable[str]) -> None:
-        """Say what went wrong, if anything did."""
-        if problem := await work:
-            self.say(problem, "warn")
-
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do something beside; the app ends it when it ends, and with it when it fails."""
         self._tasks.spawn(work, name=name)
@@ -270,7 +269,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         from toka_console import colon, completion, filters
 
         if self.session.typed.add(kind, text):
-            self.spawn(self._tell(self.session.typed.save()), "history")
+            self.spawn(self.preferences.tell(self.session.typed.save()), "history")
         try:
             if kind == "command" and text:
                 current = self.current

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from toka_console import skeleton
+from toka_console import plain, skeleton
 
 TYPE_CHECKING = False  # importing `typing` takes a third of the time to the first picture
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["keys"]:
         return _keys(argv[1:])
     asked = any(word in ("-h", "--help", "--version") for word in argv)
-    if asked or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # A closed descriptor has no stream at all.
+    streams = (sys.stdin, sys.stdout)
+    if asked or not all(stream is not None and stream.isatty() for stream in streams):  # pyright: ignore[reportUnnecessaryComparison] # None
         return _without_terminal(argv)
+    plain.fit(sys.stdout)
     with skeleton.Terminal() as terminal:
         from toka_console import options
 

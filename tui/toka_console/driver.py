@@ -18,6 +18,8 @@ from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 
+from toka_console import skeleton
+
 
 class TimedFile:
     """A terminal to write to, which knows how long the last write took: on a slow link, the time of a frame."""
@@ -78,6 +80,9 @@ class ConsoleDriver(LinuxDriver):
     def start_application_mode(self) -> None:
         self._loop = asyncio.get_running_loop()
         super().start_application_mode()
+        if skeleton.before is not None:
+            # What is given back when it is stopped from outside is what was before the first picture.
+            self.attrs_before = skeleton.before
 
     def disable_input(self) -> None:
         os.write(self._wake[1], b"x")
@@ -86,7 +91,7 @@ class ConsoleDriver(LinuxDriver):
     def run_input_thread(self) -> None:
         """Wait for input and dispatch events; asleep while there is neither input nor a pending escape sequence."""
         parser = XTermParser(self._debug)
-        decode = getincrementaldecoder("utf-8")("replace").decode
+        decode = getincrementaldecoder((sys.__stdin__ or sys.stdin).encoding)("replace").decode
         selector = selectors.DefaultSelector()
         selector.register(self.fileno, selectors.EVENT_READ)
         selector.register(self._wake[0], selectors.EVENT_READ)

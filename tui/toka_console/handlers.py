@@ -75,7 +75,7 @@ def follow(app: ConsoleApp, context: Context, argument: str) -> None:
 # -- screens ------------------------------------------------------------------------------------------------------
 
 
-_SCREENS = ("fleet", "denials", "approvals", "specs", "help", "diagnostics")
+_SCREENS = ("fleet", "denials", "approvals", "specs", "diagnostics")
 """Those that are about no single agent."""
 
 
@@ -95,6 +95,13 @@ def agent(app: ConsoleApp, context: Context, argument: str) -> None:
 @handles("screen.output")
 def output(app: ConsoleApp, context: Context, argument: str) -> None:
     app.navigator.go("output", context.focus)
+
+
+@handles("screen.help")
+def help_page(app: ConsoleApp, context: Context, argument: str) -> None:
+    if context.screen != "help":
+        app.session.helped = context.screen
+    app.navigator.go("help")
 
 
 @handles("row.open")

@@ -14,7 +14,7 @@ from toka_console.app import ConsoleApp
 from toka_console.driver import ConsoleDriver
 from toka_console.failure import Failure
 from toka_console.themes import depth_of
-from toka_runtime.paths import config_dir, state_dir, state_dir
+from toka_runtime.paths import config_dir, state_dir
 
 if TYPE_CHECKING:
     from toka_runtime.client.base import RuntimeClient

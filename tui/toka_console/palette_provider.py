@@ -1,4 +1,4 @@
-"""Textual's palette over the registry: every action that can be done here, with its keys."""
+"""Textual's palette over the registry: every action with its keys, and why it cannot be done now."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 
 from toka_console.actions import ACTIONS, Action
 
@@ -19,17 +20,24 @@ class ActionProvider(Provider):
         return cast("ConsoleApp", self.app)
 
     def _offered(self) -> list[tuple[Action, str]]:
-        app = self._console
-        context = app.context()
-        return [
-            (action, f"{action.title}: {action.help}")
-            for action in ACTIONS
-            if action.group != "Move" and not action.disabled(context)
-        ]
+        """Actions and their lines, first those that can be done now; the others say why not."""
+        context = self._console.context()
+        can: list[tuple[Action, str]] = []
+        cannot: list[tuple[Action, str]] = []
+        for action in ACTIONS:
+            if action.group == "Move":
+                continue
+            text = f"{action.title}: {action.help}"
+            if reason := action.disabled(context):
+                cannot.append((action, f"{text} (not now: {reason})"))
+            else:
+                can.append((action, text))
+        return [*can, *cannot]
 
     async def discover(self) -> Hits:
         for action, text in self._offered():
-            yield DiscoveryHit(text, partial(self._console.perform, action.id), help=self._hint(action))
+            # A plain text would be taken for markup.
+            yield DiscoveryHit(Content(text), partial(self._console.perform, action.id), text, self._hint(action))
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ class Preferences:
         """Read again if the file is another one than before."""
         if self._file is not None and not self._busy and await asyncio.to_thread(_stamp, self._file) != self._stamp:
             await self.reload()
+
+    async def tell(self, work: Awaitable[str]) -> None:
+        """Read or write another file of the operator's, and say what went wrong, if anything did."""
+        if problem := await work:
+            self._app.say(problem, "warn")
 
     async def _read(self, otherwise: str) -> bool:
         from toka_console import settings

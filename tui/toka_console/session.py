@@ -57,6 +57,8 @@ class Session:
     """The denial that the Call screen shows."""
     filters: dict[str, Filter] = field(default_factory=dict[str, Filter])
     """Screen → what was typed after `/` there."""
+    helped: str = "fleet"
+    """The screen that help was opened from."""
     typed: Typed = field(default_factory=Typed)
     message: Message | None = None
     views: Views = field(default_factory=Views)

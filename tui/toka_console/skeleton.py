@@ -15,23 +15,27 @@ _ENTER = "\x1b[?1049h\x1b[?25l"
 _LEAVE = "\x1b[?1049l\x1b[?25h"
 
 
+before: list[Any] | None = None
+"""Settings of the terminal before the first picture; None while it is not ours."""
+
+
 class Terminal:
     """Context: the alternate screen with a first picture and no echo; what was, when it ends, however it ends."""
 
     def __init__(self) -> None:
-        self._before: list[Any] | None = None
         self._ours = False
 
     def __enter__(self) -> Terminal:
+        global before
         try:
-            self._before = termios.tcgetattr(0)
+            before = termios.tcgetattr(0)
             quiet = termios.tcgetattr(0)
             # Keys that are typed meanwhile wait for the app instead of showing up on the picture. ISIG stays: until
             # the app reads keys, ctrl-c ends the program.
             quiet[3] &= ~(termios.ECHO | termios.ICANON)
             termios.tcsetattr(0, termios.TCSANOW, quiet)
         except termios.error:
-            self._before = None
+            before = None
         self._ours = True
         size = os.get_terminal_size()
         sys.stdout.write(_ENTER + picture(size.columns, size.lines, _true_colour()))
@@ -53,8 +57,8 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.leave()
-        if self._before is not None:
-            termios.tcsetattr(0, termios.TCSANOW, self._before)
+        if before is not None:
+            termios.tcsetattr(0, termios.TCSANOW, before)
 
 
 def _true_colour() -> bool:
