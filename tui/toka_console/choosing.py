@@ -206,6 +206,7 @@ def dependents(app: ConsoleApp, context: Context, argument: str) -> None:
         if (key := near[index].key) is None:
             app.say(f"there is no agent {near[index].name}", "warn")
         else:
+            app.navigator.fleet.show(key)
             app.navigator.go("agent", key)
 
     app.choose(choice, answered)

@@ -42,7 +42,7 @@ def load(path: Path) -> tuple[Views, str]:
             raise ValueError("too large")
         return _read(json.loads(text)), ""
     except (ValueError, RecursionError) as error:
-        return Views(), f"{path} is damaged and ignored: {error}"
+        return Views(), f"kept views are damaged and ignored: {error}, in {path}"
 
 
 def _read(raw: Any) -> Views:

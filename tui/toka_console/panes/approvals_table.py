@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from toka_console import approvals
@@ -10,12 +10,14 @@ from toka_console.format import units
 from toka_console.format.cells import Row
 from toka_console.identity import ApprovalKey, GrantKey
 from toka_console.panes.columns import Column
+from toka_console.panes.ordering import Value
 from toka_console.panes.table import TablePane
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from toka_console.state import ConsoleState
+    from toka_runtime.protocol.snapshot import ApprovalView, GrantView
 
 _REQUESTS = (
     Column("left", "LEFT", 6, 8, 14, rank=0),
@@ -48,7 +50,7 @@ class RequestsTable(TablePane[ApprovalKey]):
     _version = -1
 
     def heading(self) -> tuple[str, str]:
-        return f"Requests {len(self.order)}", "first come, first shown"
+        return f"Requests {len(self.order)}", self.order_note("first come, first shown")
 
     def empty(self) -> str:
         return "nothing waits for an operator\nagents with `approvals: ask` in their spec ask here"
@@ -60,6 +62,20 @@ class RequestsTable(TablePane[ApprovalKey]):
         self._version = state.approvals_version
         rows = approvals.waiting(state)
         return self.order if rows == self.order else rows
+
+    def sort_keys(self) -> Mapping[str, Callable[[ApprovalKey], Value]]:
+        state, now = self.session.known, self.session.now()
+
+        def by(value: Callable[[ApprovalView], Value]) -> Callable[[ApprovalKey], Value]:
+            return lambda key: None if (asked := approvals.request_of(state, key)) is None else value(asked)
+
+        return {
+            "left": by(lambda asked: asked.countdown.left(now)),
+            "agent": lambda key: key.agent.name,
+            "tool": by(lambda asked: asked.request.tool),
+            "target": by(lambda asked: asked.request.denials[0].operation.target),
+            "count": by(lambda asked: asked.request.count),
+        }
 
     def version(self, key: ApprovalKey) -> Hashable:
         state, now = self.session.known, self.session.now()
@@ -93,7 +109,7 @@ class GrantsTable(TablePane[GrantKey]):
     _version = -1
 
     def heading(self) -> tuple[str, str]:
-        return f"Grants {len(self.order)}", "in force now, newest first"
+        return f"Grants {len(self.order)}", self.order_note("in force now, newest first")
 
     def empty(self) -> str:
         return "nothing is granted beyond the specs"
@@ -105,6 +121,19 @@ class GrantsTable(TablePane[GrantKey]):
         self._version = state.approvals_version
         rows = approvals.granted(state)
         return self.order if rows == self.order else rows
+
+    def sort_keys(self) -> Mapping[str, Callable[[GrantKey], Value]]:
+        state = self.session.known
+
+        def by(value: Callable[[GrantView], Value]) -> Callable[[GrantKey], Value]:
+            return lambda key: None if (held := approvals.grant_of(state, key)) is None else value(held)
+
+        return {
+            "agent": lambda key: key.agent.name,
+            "uses": by(lambda held: held.uses),
+            "actor": by(lambda held: held.grant.actor),
+            "at": by(lambda held: held.grant.issued_at.timestamp()),
+        }
 
     def version(self, key: GrantKey) -> Hashable:
         state, now = self.session.known, self.session.now()

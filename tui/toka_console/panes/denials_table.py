@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from toka_console import selectors
@@ -10,11 +10,14 @@ from toka_console.format import units
 from toka_console.format.cells import Row
 from toka_console.identity import DenialKey
 from toka_console.panes.columns import Column
+from toka_console.panes.ordering import Value
 from toka_console.panes.table import TablePane
 
 if TYPE_CHECKING:
     from toka_console.entries import DenialEntry
     from toka_console.filters import Filter
+
+    Compared = Callable[[DenialEntry], Value]
 
 _COLUMNS = (
     Column("time", "TIME", 8, 8, rank=5),
@@ -26,6 +29,16 @@ _COLUMNS = (
     Column("rule", "RULE", 10, 17, 32, weight=2, rank=4),
     Column("count", "N", 4, 5, rank=1, right=True),
 )
+_COMPARED: Mapping[str, Compared] = {
+    "time": lambda entry: entry.at.timestamp(),
+    "agent": lambda entry: entry.key.name,
+    "operation": lambda entry: entry.denial.operation.kind.value,
+    "target": lambda entry: entry.denial.operation.target,
+    "capability": lambda entry: entry.denial.capability,
+    "layer": lambda entry: entry.denial.layer.value,
+    "rule": lambda entry: entry.denial.rule,
+    "count": lambda entry: entry.count,
+}
 
 
 class DenialsTable(TablePane[DenialKey]):
@@ -36,7 +49,9 @@ class DenialsTable(TablePane[DenialKey]):
     def heading(self) -> tuple[str, str]:
         state, chosen = self.session.state, self.session.filter("denials")
         total = state.denied if state is not None else 0
-        return f"Denials {total:,}" + (f"  /{chosen.source}" if chosen else ""), "newest first, equal ones folded"
+        return f"Denials {total:,}" + (f"  /{chosen.source}" if chosen else ""), self.order_note(
+            "newest first, equal ones folded"
+        )
 
     def empty(self) -> str:
         if chosen := self.session.filter("denials"):
@@ -54,6 +69,12 @@ class DenialsTable(TablePane[DenialKey]):
         rows = selectors.denial_rows(state, self.session.filter("denials"))
         self._rows = {DenialKey(row.serial): row for row in rows}
         return list(self._rows)
+
+    def sort_keys(self) -> Mapping[str, Callable[[DenialKey], Value]]:
+        return {column: self._comparing(compared) for column, compared in _COMPARED.items()}
+
+    def _comparing(self, compared: Compared) -> Callable[[DenialKey], Value]:
+        return lambda key: compared(self._rows[key])
 
     def invalidate(self) -> None:
         super().invalidate()

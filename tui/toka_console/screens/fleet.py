@@ -129,8 +129,8 @@ class FleetScreen(ConsoleScreen):
 
     def show(self, key: AgentKey | None) -> None:
         """Put the cursor on an agent."""
-        if key is not None:
-            self.table.select(next((row for row in self.table.order if row.agent == key), self.table.order[0]))
+        if (row := next((row for row in self.table.order if row.agent == key), None)) is not None:
+            self.table.select(row)
 
     def on_moved(self, message: Moved) -> None:
         message.stop()
