@@ -164,7 +164,7 @@ def test_the_shipped_settings_are_the_defaults(repo_root: Path) -> None:
         ("keys:\n  agent.kil: z\n", 2, "no action agent.kil; did you mean agent.kill?"),
         ("keys:\n  view.theme: ctrl-pagup\n", 2, "no key 'ctrl-pagup'"),
         ("keys:\n  agent.kill: ctrl-k\n", 2, "its key is a capital letter"),
-        ("keys:\n  turn.next: x\n", 2, "key x changes state on screen approvals (approval.refuse)"),
+        ("keys:\n  turn.next: a\n", 2, "key a changes state on screen approvals (approval.once)"),
         ("hosts: 3\n", 1, "hosts must be a map"),
         ("hosts:\n  a: x\n", 2, "host a must be a map with address, accent, group"),
         ("hosts:\n  a:\n    colour: red\n", 3, "host a has no field 'colour'"),

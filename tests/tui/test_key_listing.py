@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toka_console.actions import ACTIONS, BY_ID
 
-BAD = "theme: toka-light\nkeys:\n  agent.kil: x\n  view.theme: z\n  view.redraw: [z]\n  history.back: x\n"
+BAD = "theme: toka-light\nkeys:\n  agent.kil: x\n  view.theme: z\n  view.redraw: [z]\n  history.back: a\n"
 
 
 def keys(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -50,7 +50,7 @@ def test_every_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     assert [line.removeprefix(f"{file}:") for line in done.stderr.splitlines()] == [
         "3: no action agent.kil; did you mean agent.kill?",
         "4: key z on every screen: both view.theme and view.redraw (line 5)",
-        "6: key x on screen approvals: both history.back and approval.refuse (approval.refuse has it by default)",
+        "6: key a on screen approvals: both history.back and approval.once (approval.once has it by default)",
     ]
     as_json = keys("--check", str(file), "--json", home=tmp_path)
     assert as_json.returncode == 1
