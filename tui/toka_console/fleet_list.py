@@ -34,7 +34,7 @@ _WORDS: Mapping[str, Look] = {
     "run": lambda entry, now: entry.view.run or "",
     "text": lambda entry, now: _text(entry),
 }
-_FIGURES: Mapping[str, Look] = {
+FIGURES: Mapping[str, Look] = {
     "cpu": lambda entry, now: _measured(entry, entry.view.usage.cpu_fraction),
     "mem": lambda entry, now: _measured(entry, entry.view.usage.memory_bytes),
     "procs": lambda entry, now: _measured(entry, entry.view.usage.processes),
@@ -74,13 +74,13 @@ class AgentFields(Mapping[str, "str | float"]):
         self._entry, self._now = entry, now
 
     def __getitem__(self, key: str) -> str | float:
-        return (_WORDS.get(key) or _FIGURES[key])(self._entry, self._now)
+        return (_WORDS.get(key) or FIGURES[key])(self._entry, self._now)
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*_WORDS, *_FIGURES))
+        return iter((*_WORDS, *FIGURES))
 
     def __len__(self) -> int:
-        return len(_WORDS) + len(_FIGURES)
+        return len(_WORDS) + len(FIGURES)
 
 
 def fields(state: ConsoleState, key: RowKey, now: datetime) -> Mapping[str, str | float]:

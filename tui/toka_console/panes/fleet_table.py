@@ -262,8 +262,10 @@ class FleetTable(TablePane[RowKey]):
 def _figure(name: str) -> Compared:
     """A figure that a filter can name, too; None where it is not known."""
 
+    figure = fleet_list.FIGURES[name]
+
     def compared(entry: AgentEntry, state: ConsoleState, now: datetime) -> Value:
-        found = fleet_list.AgentFields(entry, now)[name]
+        found = figure(entry, now)
         return found if found != "" else None
 
     return compared
