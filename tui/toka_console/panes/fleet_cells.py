@@ -48,7 +48,7 @@ class FleetCells:
         palette, view, now = self.palette, entry.view, self.session.now()
         match column:
             case "host":
-                row.add(view.host, palette.muted, width)
+                row.add(view.host, self.session.host_style(view.host), width)
             case "agent":
                 badge = selectors.badge(view)
                 style = palette.role(badge.role)
