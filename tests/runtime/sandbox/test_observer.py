@@ -227,10 +227,11 @@ async def test_a_run_of_pytest_tells_nothing(agent: Cell) -> None:
 
 async def test_an_observer_that_is_killed_ends_the_call_with_a_clear_error(agent: Cell) -> None:
     heard = _Heard(agent)
-    running = spawn(heard.run("echo began; sleep 600"))
+    running = spawn(heard.run("touch began; sleep 600"))
     async with asyncio.timeout(20):
-        while not (observers := [pid for pid in _below(agent) if _title(pid).endswith("observer")]):
+        while not (agent.folder / "began").exists():
             await asyncio.sleep(0.01)
+        observers = [pid for pid in _below(agent) if _title(pid).endswith("observer")]
         os.kill(observers[0], signal.SIGKILL)
         outcome = await running
     assert (outcome.ok, outcome.code) == (False, "tool.crashed")
