@@ -26,8 +26,13 @@ def ratio(style: Style) -> float:
 
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
-    [("#000000", "#ffffff", 21.0), ("#ffffff", "#ffffff", 1.0), ("#777777", "#ffffff", 4.48), ("#ff0000", "#000000", 5.25)],
-)  # fmt: skip
+    [
+        ("#000000", "#ffffff", 21.0),
+        ("#ffffff", "#ffffff", 1.0),
+        ("#777777", "#ffffff", 4.48),
+        ("#ff0000", "#000000", 5.25),
+    ],
+)
 def test_contrast_is_that_of_wcag(one: str, other: str, expected: float) -> None:
     assert abs(contrast.ratio(one, other) - expected) < 0.01
     assert contrast.ratio(other, one) == contrast.ratio(one, other)

@@ -27,7 +27,8 @@ def parser() -> argparse.ArgumentParser:
         prog="toka-console",
         description="A terminal operations console for AI agents. It runs the agents of the given specs and shows them "
         "live; without PATH, the nine agents that ship with it.",
-        epilog="Keys: ? lists them; `toka-console keys` prints them, `keys --check FILE` looks for mistakes in your own. Leaving asks before it stops what runs.",
+        epilog="Keys: ? lists them; `toka-console keys` prints them, `keys --check FILE` finds mistakes in your own. "
+        "Leaving asks before it stops what runs.",
     )
     add_local_arguments(made)
     made.add_argument(

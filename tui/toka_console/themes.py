@@ -88,8 +88,8 @@ ACCENTS = {
 }  # fmt: skip
 """Names of colours that tell hosts apart; each theme shifts them until they can be read."""
 _SIXTEEN = {
-    "red": "red", "orange": "yellow", "yellow": "bright_yellow", "green": "green", "teal": "cyan", "blue": "bright_blue",
-    "violet": "magenta", "pink": "bright_magenta",
+    "red": "red", "orange": "yellow", "yellow": "bright_yellow", "green": "green", "teal": "cyan",
+    "blue": "bright_blue", "violet": "magenta", "pink": "bright_magenta",
 }  # fmt: skip
 Depth = Literal["none", "sixteen", "full"]
 """How many colours the terminal has; 256 are drawn as `full`, each as the nearest."""

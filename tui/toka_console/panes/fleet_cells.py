@@ -107,7 +107,7 @@ class FleetCells:
             case "domain":
                 text = view.spec.domain
             case "priority":
-                text = view.spec.priority.value[:4]
+                text = view.spec.priority.value
                 style = palette.accent if view.spec.priority.rank == 0 else palette.muted
             case "procs":
                 text = str(view.usage.processes) if alive else "·"

@@ -47,7 +47,7 @@ _WHY = (
     Column("since", "SINCE", 5, 5, rank=6, right=True),
     Column("why", "WHY", 12, 16, 40, weight=3, rank=6),
 )
-_PRIORITY = Column("priority", "PRIO", 4, 4, rank=11)
+_PRIORITY = Column("priority", "PRIORITY", 8, 8, rank=11)
 _PROCESSES = Column("procs", "PROCS", 5, 5, rank=10, right=True)
 _DOMAIN = Column("domain", "DOMAIN", 10, 16, 22, rank=12)
 _IO = Column("io", "I/O", 5, 5, rank=13, right=True)

@@ -21,7 +21,9 @@ class Zoom:
         kept = {pane, *pane.ancestors}
         for widget in body.query("Pane, Group"):
             inline = widget.styles.inline
-            self._before.append((widget, {rule: inline.get_rule(rule, None) for rule in _RULES if inline.has_rule(rule)}))
+            self._before.append(
+                (widget, {rule: inline.get_rule(rule, None) for rule in _RULES if inline.has_rule(rule)})
+            )
             widget.display = widget in kept
             if widget in kept:
                 widget.styles.width = widget.styles.height = "100%"
