@@ -229,9 +229,10 @@ def _on(*screens: str) -> frozenset[str]:
 
 
 _AGENTS = _on("fleet", "agent", "output")
-_DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources")
+_DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources",
+           "timeline")  # fmt: skip
 _FLEET = _on("fleet")
-_LISTS = _on("fleet", "denials", "graph", "resources", "help")
+_LISTS = _on("fleet", "denials", "graph", "resources", "help", "timeline")
 _APPROVALS = _on("approvals")
 _CONTAINED = _AGENTS | _APPROVALS | _on("graph", "resources")
 
@@ -250,7 +251,8 @@ ACTIONS: tuple[Action, ...] = (
            screens=_on("output", "agent")),
     Action("turn.next", "next turn", "next turn or task", "Move", "next-turn", ("}",), screens=_on("output", "agent")),
     Action("row.open", "open", "open what is under the cursor", "Look", "open", ("enter",), footer=1,
-           screens=_on("fleet", "denials", "approvals", "agent", "graph", "resources"), disabled=needs_state),
+           screens=_on("fleet", "denials", "approvals", "agent", "graph", "resources", "timeline"),
+           disabled=needs_state),
     Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",),
            tab="Fleet"),
     Action("screen.agent", "agent", "one agent: identity, gauges, tasks, actions", "Look", "agent", ("2",),
@@ -265,6 +267,18 @@ ACTIONS: tuple[Action, ...] = (
            ("7",), aliases=("pulse",), tab="Resources"),
     Action("screen.graph", "graph", "who waits for whom, and the chain that takes longest", "Look", "graph", ("8",),
            tab="Graph"),
+    Action("screen.timeline", "timeline", "all that agents and operators did, from the log", "Look", "timeline", ("9",),
+           tab="Timeline"),
+    Action("agent.audit", "audit", "the timeline of this agent", "Look", "audit", ("e",), takes="agent",
+           screens=_AGENTS | _on("denials", "graph", "resources"), disabled=needs_agent),
+    Action("timeline.next_problem", "next problem", "next denial or failure", "Move", "next-problem", (".",),
+           screens=_on("timeline"), footer=2),
+    Action("timeline.previous_problem", "problem before", "denial or failure before", "Move", "previous-problem",
+           (",",), screens=_on("timeline")),
+    Action("timeline.follow", "follow", "stay with what is newest, or not any more", "Look", "follow-timeline", ("s",),
+           screens=_on("timeline"), footer=3),
+    Action("timeline.export", "export", "write the records that the filter shows, from the log, to FILE as JSON lines",
+           "Look", "export-timeline", takes="text", disabled=needs_state),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
     Action("resources.window", "window", "look back 2m, 15m or 1h", "Look", "window", ("t",), screens=_on("resources"),
            takes="text", footer=2),

@@ -308,11 +308,15 @@ class Bridge:
         return [found for found in await self._read(read) if call and getattr(found.event, "call", "") == call]
 
     async def _read(self, read: ReadEvents) -> list[ev.Envelope]:
+        return (await self.read_page(read))[0]
+
+    async def read_page(self, read: ReadEvents) -> tuple[list[ev.Envelope], bool]:
+        """Clean events of the log, and whether there are more. Raises ProtocolError when it cannot be read."""
         result = await self.query(read)
         if not result.ok:
             raise ProtocolError(f"the log cannot be read: {result.message}")
         found = cast(list[Any], result.data.get("events", []))
-        return [clean(envelope_of(item)) for item in found]
+        return [clean(envelope_of(item)) for item in found], bool(result.data.get("more"))
 
     def spawn(self, work: Awaitable[None], name: str) -> None:
         """Run something of a screen's under this bridge: it ends with it."""

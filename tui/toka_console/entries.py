@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from toka_console.history import FULL, Column, Figure, History, Scale
 from toka_console.identity import AgentKey
 from toka_console.ring import OutputRing
+from toka_console.trail import Trail
 from toka_runtime.client.base import Link
 from toka_runtime.protocol.capability import Denial
 from toka_runtime.protocol.ids import CommandId, RunId
@@ -52,6 +53,7 @@ class HostEntry:
     last_event_at: datetime | None = None
     missed: int = 0
     """Durable events that the stream could not deliver (they may still be in the runtime's log)."""
+    trail: Trail = field(default_factory=Trail)
 
     @property
     def cpu(self) -> Column:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toka_console import answering, budgeting, choosing, controlling, graphing, measuring, themes
+from toka_console import answering, auditing, budgeting, choosing, controlling, graphing, measuring, themes
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
 from toka_console.handling import HANDLERS, Handler, handles
@@ -17,7 +17,7 @@ from toka_console.panes.output import OutputPane
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
 
-PARTS = (answering, budgeting, choosing, controlling, graphing, measuring)
+PARTS = (answering, auditing, budgeting, choosing, controlling, graphing, measuring)
 """Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------

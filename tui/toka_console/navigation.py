@@ -25,6 +25,7 @@ _SCREENS = {
     "diagnostics": "DiagnosticsScreen",
     "graph": "GraphScreen",
     "resources": "ResourcesScreen",
+    "timeline": "TimelineScreen",
 }
 """Classes in the module of the same name, imported when first shown."""
 _UP = {"agent": "fleet", "output": "agent", "denials": "fleet", "call": "denials"}

@@ -87,6 +87,7 @@ class ConsoleState:
         if host is None:
             host = self.hosts[fleet.host] = HostEntry(fleet, link)
         host.fleet, host.link = fleet, link
+        host.trail.adopt(fleet.seq)
         host.missed += missed
         for name, view in fleet.agents.items():
             key = AgentKey(fleet.host, name)
@@ -161,6 +162,7 @@ class ConsoleState:
 
     def _note(self, host: HostEntry, key: AgentKey | None, envelope: ev.Envelope) -> None:
         """Everything that the fold does not keep."""
+        host.trail.add(envelope)
         event = envelope.event
         entry = None if key is None else self.agents.get(key)
         match event:
