@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
-from toka_console import approvals, budgets, selectors
+from toka_console import approvals, selectors
 from toka_console.format import glyphs, meters, units
 from toka_console.format.cells import Row, width_of
 from toka_runtime.protocol.states import LIVE, AgentState
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 def hourly(host: HostEntry, view: AgentView, now: datetime) -> float:
     """US dollars an hour, at the pace of now."""
+    # Not before the first frame: it loads the protocol's models.
+    from toka_console import budgets
+
     account = next(budgets.of_agent(host, view))
     return account.spent.burn(now)[1] * 3600
 
 
 def capped(host: HostEntry, view: AgentView) -> float | None:
     """How much of its budget is used, 0..1; None: it has no cap."""
+    from toka_console import budgets
+
     account = next(budgets.of_agent(host, view))
     return account.fraction if account.figures else None
 
