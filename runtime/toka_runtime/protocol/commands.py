@@ -9,7 +9,7 @@ from pydantic import Field
 
 from toka_runtime.protocol.approval import GrantScope
 from toka_runtime.protocol.budget import BudgetScope
-from toka_runtime.protocol.ids import AgentName, ApprovalId, CommandId, GrantId, RunRef
+from toka_runtime.protocol.ids import AgentName, ApprovalId, CommandId, GrantId, RunId, RunRef
 from toka_runtime.protocol.model import Model
 from toka_runtime.protocol.roles import Role
 from toka_runtime.protocol.usage import Budget
@@ -134,6 +134,18 @@ class ReadDiff(Model):
     max_bytes: int = 1_000_000
 
 
+class ReadTranscript(Model):
+    """Query: a page of a run's journal, as its runtime has it, without secrets: what the model was told and said
+    (`turns`), the tool calls in full (`calls`), or how its tasks ended (`results`). Answer data: {"records": [...],
+    "next": int | None, "redactions": int}; `next` is what to ask for with `after`, None at the end."""
+
+    op: Literal["transcript.read"] = "transcript.read"
+    run: RunId
+    part: Literal["turns", "calls", "results"] = "turns"
+    after: int = 0
+    limit: int = 500
+
+
 Command = Annotated[
     StartAgent
     | StartFleet
@@ -148,11 +160,12 @@ Command = Annotated[
     | RevokeGrant
     | SetBudget
     | ReadEvents
-    | ReadDiff,
+    | ReadDiff
+    | ReadTranscript,
     Field(discriminator="op"),
 ]
 
-QUERIES = frozenset({"events.read", "agent.diff"})
+QUERIES = frozenset({"events.read", "agent.diff", "transcript.read"})
 """They change nothing and are not recorded."""
 
 

@@ -14,6 +14,7 @@ from toka_runtime.clock import Clock
 from toka_runtime.errors import StoreError
 from toka_runtime.protocol.ids import CallId, RunId
 from toka_runtime.store.rows import clean_text, from_micros, to_micros
+from toka_runtime.store.transcript_pages import Page, Part, read_page
 
 T = TypeVar("T")
 
@@ -163,6 +164,10 @@ class Transcripts:
         return [
             Turn(run, row[0], row[1], row[2], row[3], row[4], from_micros(row[5]), json.loads(row[6])) for row in rows
         ]
+
+    async def page(self, run: RunId, part: Part, after: int, limit: int) -> Page:
+        """Everything on record of a run, a page at a time, superseded messages included."""
+        return await self._store.query(lambda connection: read_page(connection, run, part, after, limit))
 
     # -- results of tasks --------------------------------------------------------------------------------------------
 

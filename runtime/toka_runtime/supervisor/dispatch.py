@@ -17,6 +17,7 @@ from toka_runtime.protocol.states import LIVE, AgentState
 from toka_runtime.sandbox.plan import StopProof
 from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.supervisor import Supervisor
+from toka_runtime.supervisor.transcript import transcript_page
 
 REMEMBERED = 10_000
 DEDUPE_S = 600.0
@@ -148,6 +149,8 @@ class Dispatcher:
                 agent = supervisor.agent(command.agent)
                 diff, truncated = await supervisor.services.workspaces.diff(agent.name, command.max_bytes)
                 return "", {"diff": diff, "truncated": truncated}
+            case cmd.ReadTranscript():
+                return "", await transcript_page(supervisor.services, command)
 
     async def _each(
         self,
