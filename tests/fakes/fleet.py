@@ -109,9 +109,11 @@ def load(client: FakeRuntimeClient, provider: str = "rehearsal", note: str = BAN
 
 
 def change(client: FakeRuntimeClient, agent: str, after: AgentState, reason: StopReason = StopReason.NONE,
-           detail: str = "", run: str | None = None) -> None:  # fmt: skip
+           detail: str = "", run: str | None = None, frozen_ms: float | None = None) -> None:  # fmt: skip
     before = client.state.agents[AgentName(agent)].state
-    client.emit(ev.AgentStateChanged(before=before, after=after, reason=reason, detail=detail), agent, run)
+    client.emit(
+        ev.AgentStateChanged(before=before, after=after, reason=reason, detail=detail, frozen_ms=frozen_ms), agent, run
+    )
 
 
 def start(client: FakeRuntimeClient, agent: str, number: int) -> RunId:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from toka_console.filters import Filter, NumberKeys
     from toka_console.state import ConsoleState
     from toka_runtime.protocol.ids import RunId
+    from toka_runtime.protocol.snapshot import AgentView
 
 Run = tuple[AgentKey, "RunId | None"]
 Look = Callable[["AgentEntry", "datetime"], "str | float"]
 
 _WORDS: Mapping[str, Look] = {
     "name": lambda entry, now: entry.view.name,
-    "state": lambda entry, now: selectors.badge(entry.view).word.lower(),
+    "state": lambda entry, now: _state_words(entry.view),
     "reason": lambda entry, now: entry.view.reason.value,
     "host": lambda entry, now: entry.view.host,
     "priority": lambda entry, now: entry.view.spec.priority.value,
@@ -48,6 +49,12 @@ NUMBER_KEYS: NumberKeys = {
     "cpu": "percent", "mem": "size", "procs": "count", "tokens": "count", "cost": "money", "denials": "count",
     "age": "time",
 }  # fmt: skip
+
+
+def _state_words(view: AgentView) -> str:
+    """What is frozen is paused, too."""
+    word = selectors.badge(view).word.lower()
+    return word if view.frozen_ms is None else f"{word} {view.state.value}"
 
 
 def _text(entry: AgentEntry) -> str:

@@ -133,7 +133,7 @@ def activity(envelope: ev.Envelope) -> Line | None:
 
 
 def _state(event: ev.AgentStateChanged) -> Line:
-    badge = glyphs.AGENT[event.after]
+    badge = glyphs.AGENT[event.after] if event.frozen_ms is None else glyphs.FROZEN
     text = f"{badge.glyph} {badge.word}"
     if event.reason is not StopReason.NONE:
         text += f" {event.reason.value.replace('_', ' ')}"

@@ -62,6 +62,8 @@ def rank(view: AgentView) -> int:
 def badge(view: AgentView) -> Badge:
     if view.state is AgentState.PENDING and not view.requested:
         return glyphs.LOADED
+    if view.frozen_ms is not None:
+        return glyphs.FROZEN
     return glyphs.ASKING if view.approvals and view.state is AgentState.RUNNING else glyphs.AGENT[view.state]
 
 
@@ -75,6 +77,10 @@ def why(view: AgentView) -> str:
         asked = f"{view.approvals[0].request.tool} waits for approval"
         return f"{asked}, its time stands still" if view.state is AgentState.PAUSED else asked
     reason = view.reason.value.replace("_", " ")
+    if view.frozen_ms is not None and view.reason is StopReason.OPERATOR:
+        return f"in {view.frozen_ms:.1f} ms, {reason}"
+    if view.state is AgentState.PAUSED and "UNCONFIRMED" in view.detail:
+        return view.detail
     if view.reason in (StopReason.NONE, StopReason.OPERATOR) or not view.detail:
         return view.detail if view.reason is StopReason.NONE else reason
     return f"{reason}: {view.detail}"

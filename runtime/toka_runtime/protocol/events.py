@@ -145,6 +145,9 @@ class AgentStateChanged(Event):
     """With PENDING: the next run goes on where this one of the agent was cut off; what is done stays done."""
     held: bool = False
     """With `resumes`: the next run waits until an operator resumes it."""
+    frozen_ms: float | None = None
+    """With PAUSED: after how many milliseconds the kernel confirmed that the whole tree stands still. None: it has not
+    confirmed that, or nothing is frozen (a soft pause)."""
 
 
 class AgentBlocked(Event):

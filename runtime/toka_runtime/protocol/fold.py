@@ -275,6 +275,7 @@ def _state_changed(draft: Draft, envelope: ev.Envelope, event: ev.AgentStateChan
     before: AgentState = draft["state"]
     draft["state"], draft["reason"], draft["detail"] = event.after, event.reason, event.detail
     draft["since"], draft["attempt"], draft["requested"] = at, event.attempt, True
+    draft["frozen_ms"] = event.frozen_ms
     if envelope.run is not None:
         draft["run"] = envelope.run
     if event.after is AgentState.PENDING:

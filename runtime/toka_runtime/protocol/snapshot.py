@@ -102,6 +102,8 @@ class AgentView(Model):
     """The run that was cut off and that its newest run goes on with."""
     held: bool = False
     """An operator has to resume it before that run goes on."""
+    frozen_ms: float | None = None
+    """While PAUSED: after how many milliseconds the kernel confirmed that its whole tree stands still; else None."""
     requested: bool = False
     """It was asked to start (it waits or ran); False: only loaded."""
     blockers: tuple[str, ...] = ()

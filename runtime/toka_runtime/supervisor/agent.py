@@ -205,7 +205,8 @@ class Agent:
         self._frozen = self.process is process
         detail = pause_text(proof, why, gateway_holds=held)
         if self.state is AgentState.RUNNING:
-            await self._change(AgentState.PAUSED, reason, detail)
+            frozen_ms = frozen.duration_ms if proof.confirmed else None
+            await self._change(AgentState.PAUSED, reason, detail, frozen_ms=frozen_ms)
         elif self._frozen:
             await self._record(Noticed(level=Level.INFO, code="agent.frozen", message=detail))
         return proof
@@ -565,6 +566,7 @@ class Agent:
         *,
         resumes: RunId | None = None,
         held: bool = False,
+        frozen_ms: float | None = None,
     ) -> None:
         before = self.state
         check_transition(before, after)
@@ -577,6 +579,7 @@ class Agent:
             attempt=max(1, self.attempt),
             resumes=resumes,
             held=held,
+            frozen_ms=frozen_ms,
         )
         await self._record(event)
         self._services.wake()

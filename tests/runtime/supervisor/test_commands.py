@@ -56,6 +56,8 @@ async def test_pause_stops_the_processes_and_no_model_call_starts_until_resume(t
         paused = stage.of(ev.AgentStateChanged)[-1]
         assert "confirmed" in paused.detail
         assert "UNCONFIRMED" not in paused.detail
+        assert paused.frozen_ms is not None
+        assert f"{paused.frozen_ms:.1f} ms" in paused.detail
         answer = await stage.send(cmd.ResumeAgent(target=stage.ref("a")))
         assert answer.ok, answer
         await stage.supervisor.settled()

@@ -24,12 +24,16 @@ WAITS = tool_turn(("run_command", {"command": "echo up; sleep 1000"}), ("list_fi
 
 async def paused(stage: Scene, name: str = "a") -> str:
     """What the event says."""
+    return (await paused_event(stage, name)).detail
+
+
+async def paused_event(stage: Scene, name: str) -> ev.AgentStateChanged:
 
     def found() -> list[ev.AgentStateChanged]:
         return [event for event in stage.of(ev.AgentStateChanged, name) if event.after is S.PAUSED]
 
     await stage.until(found)
-    return found()[-1].detail
+    return found()[-1]
 
 
 async def pause(stage: Scene, kind: PauseKind, name: str = "a") -> cmd.CommandResult:
@@ -157,6 +161,7 @@ async def test_what_a_pause_of_the_fleet_did_is_told_for_each_also_when_one_fail
         assert answer.data["agents"]["a"]["ok"]
         assert not answer.data["agents"]["b"]["proof"]["confirmed"]
         assert "gateway has not confirmed" in await paused(stage, "b")
+        assert (await paused_event(stage, "b")).frozen_ms is None, "nobody reads FROZEN before it is proven"
         assert stage.gateway.held == {stage.agent("a").run}
         assert (await stage.send(cmd.ResumeFleet(agents=(AgentName("a"),)))).ok
         assert not stage.gateway.held

@@ -28,6 +28,8 @@ AGENT: dict[AgentState, Badge] = {
 REJECTED = Badge("✗", "REJECTED", "bad")
 ASKING = Badge("◇", "PENDING approval", "warn")
 """Its call waits for an operator."""
+FROZEN = Badge("‖", "FROZEN", "warn")
+"""Paused, and the kernel has confirmed that the whole tree stands still."""
 LOADED = Badge("·", "LOADED", "muted")
 """Known, and not asked to start."""
 
