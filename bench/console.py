@@ -1,48 +1,45 @@
 """Speed of the console on a real pseudo-terminal, beside the floor that Textual itself sets in the same run.
 
-    .venv/bin/python bench/console.py [--runs 5] [--seconds 10] [--only first,keys,idle,flood,memory] [--json]
+    .venv/bin/python bench/console.py [first idle load flood link fleet] [--runs 5] [--seconds 5] [--json]
 
 How the figures are taken. The program runs on a pty of 200×50 that this script owns and reads all the time; each chunk
 is stamped when it is read. Nothing is emulated: marks in the byte stream are enough.
-  first picture   from fork to the outline that is drawn before Textual is imported
-  first frame     from fork to the first full frame of the app itself (header, table, gauges, footer)
-  agents shown    from fork to a row of the shipped fleet, with a real runtime opened (rehearsal, nothing started)
-  exit            from ctrl-q to the end of the process
-  key to paint    from writing j or k to the chunk in which the row it leads to is drawn in the colour of the cursor
-  cpu             of the program alone, of one core, from /proc/PID/schedstat
-  bytes/s         written to the terminal
-"Textual floor" is an app of one Static, run in turn with ours: quote the ratio, the machine is a noisy neighbour. The
-loads come from a client that hands over envelopes made beforehand, so that little beside the console is measured:
-"at 4 Hz" is samples alone, "events/s" is 90 % samples, 5 % output, 5 % tool calls.
+  first frame    from fork to the first full frame of the app (header, table, gauges, footer); a real runtime is opened
+                 (rehearsal, nothing started). Interpreter: python -c pass. Imports: the same with the app's modules,
+                 less that. Mount: the rest.
+  first picture  the outline that is drawn before Textual is imported; agents shown: a row of the shipped fleet
+  exit           from ctrl-q to the end of the process
+  key to paint   from writing j or k to the chunk in which the row it leads to is drawn in the colour of the cursor
+  cpu            of the program alone, of one core, from /proc/PID/schedstat; bytes/s: written to the terminal
+  caught up      from the last line handed over to its being drawn; complete: lines in the window or let go at its front
+"Textual floor" is an app of one Static, run in turn with ours: quote the ratio, the machine is a noisy neighbour.
+Starts are medians of several runs. The loads (bench/parts/console_load.py) come from a client in the same process that
+hands over envelopes made beforehand: "at 4 Hz" is samples alone, "events/s" 90 % samples, 5 % output, 5 % tool calls.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import fcntl
 import json
 import os
-import pty
-import re
-import select
-import signal
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[1]
-SIZE = (200, 50)
-SELECTED = re.compile(rb"\x1b\[(\d+);\d+H(?:(?!\x1b\[\d+;\d+H).)*?48;2;36;64;92", re.DOTALL)
+from parts.pty_program import Program, running
+
+from toka_console import themes
+
+TOP = Path(__file__).parents[1]
+LOAD = Path(__file__).parent / "parts" / "console_load.py"
+LINES = 1_000_000
+LINK_BYTES_S = 100_000
+STEPS = 8
+"""Rows that the cursor goes down before it goes up again."""
 HELLO = """
 from textual.app import App
 from textual.widgets import Static
@@ -58,138 +55,83 @@ Row = tuple[str, str, str]
 """What, figure, remark."""
 
 
-class Program:
-    """A program on our pty; `output` grows as it is read, `stamps` holds (seconds since fork, bytes so far)."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self.started = time.monotonic()
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            env = {**os.environ, "COLORTERM": "truecolor", "TERM": "xterm-256color"}
-            env.pop("NO_COLOR", None)
-            env["PYTHONPATH"] = str(ROOT / "tests")
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
-            os.execvpe(argv[0], argv, env)
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
-        self.output = bytearray()
-
-    def read(self, patience_s: float) -> bool:
-        if not select.select([self.master], [], [], patience_s)[0]:
-            return False
-        try:
-            data = os.read(self.master, 1 << 16)
-        except OSError:
-            return False
-        self.output += data
-        # Synchronised output, as most terminals support it.
-        if b"\x1b[?2026$p" in data:
-            os.write(self.master, b"\x1b[?2026;2$y")
-        return bool(data)
-
-    def until(self, pattern: bytes, since: int = 0, patience_s: float = 60) -> float:
-        """Seconds since the fork when `pattern` had been written after offset `since`."""
-        searched = re.compile(pattern, re.DOTALL)
-        deadline = time.monotonic() + patience_s
-        while searched.search(self.output, max(0, since)) is None:
-            if time.monotonic() > deadline or (not self.read(0.5) and not self.alive()):
-                raise RuntimeError(f"{pattern!r} did not come: {bytes(self.output[-800:])!r}")
-        return time.monotonic() - self.started
-
-    def for_seconds(self, seconds: float) -> int:
-        """Read for a while; bytes that came."""
-        before, deadline = len(self.output), time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.read(left)
-        return len(self.output) - before
-
-    def type(self, keys: str) -> None:
-        os.write(self.master, keys.encode())
-
-    def alive(self) -> bool:
-        return Path(f"/proc/{self.pid}/status").exists() and not self._zombie()
-
-    def _zombie(self) -> bool:
-        with contextlib.suppress(OSError):
-            return "\nState:\tZ" in Path(f"/proc/{self.pid}/status").read_text()
-        return True
-
-    def cpu_s(self) -> float:
-        """Of all its threads."""
-        tasks = Path(f"/proc/{self.pid}/task")
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
-
-    def pss_mib(self) -> float:
-        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) / 1024  # type: ignore[index] # it is there
-
-    def leave(self) -> float:
-        """ctrl-q (and yes, if asked); seconds until it has ended."""
-        started = time.monotonic()
-        self.type("\x11")
-        while self.alive() and time.monotonic() - started < 1:
-            self.read(0.002)
-        if self.alive():
-            started = time.monotonic()
-            self.type("\t\r")
-        while self.alive() and time.monotonic() - started < 20:
-            self.read(0.002)
-        return time.monotonic() - started
-
-    def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-        os.close(self.master)
+def _cursor() -> bytes:
+    colour = themes.palette(themes.DEFAULT).selection.bgcolor
+    triplet = colour.triplet if colour is not None else None
+    assert triplet is not None, "the default theme has a cursor in a full colour"
+    return b"48;2;%d;%d;%d" % tuple(triplet)
 
 
-@contextlib.contextmanager
-def running(*argv: str) -> Iterator[Program]:
-    program = Program(list(argv))
-    try:
-        yield program
-    finally:
-        program.close()
+CURSOR = rb"\x1b\[%s;\d+H(?:(?!\x1b\[\d+;\d+H).)*?" + _cursor()
+"""A row (its number is to be put in) drawn in the colour of the cursor."""
+FIRST_ROW = 4
+"""Of the table on the screen."""
 
 
-def child(agents: int, rate: int, lines: int = 0, mixed: int = 1) -> list[str]:
-    return [sys.executable, str(Path(__file__)), "--child", f"{agents},{rate},{lines},{mixed}"]
+def loaded(agents: int, events_s: int = 0, kind: str = "mixed", lines: int = 0, report: str = "-") -> list[str]:
+    return [sys.executable, str(LOAD), str(agents), str(events_s), kind, str(lines), report]
 
 
-def half(values: list[float]) -> float:
-    return statistics.median(values)
+def console(*argv: str, link_bytes_s: float = 0.0):
+    return running(*argv, env={"PYTHONPATH": str(TOP / "tests")}, link_bytes_s=link_bytes_s)
 
 
-def worst(values: list[float]) -> float:
-    """99th percentile."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
+def ms(values: list[float]) -> str:
+    return f"{statistics.median(values) * 1000:.0f} ms"
 
 
-# -- measurements -------------------------------------------------------------------------------------------------
+def latency(values: list[float]) -> str:
+    """Median and 99th percentile."""
+    worst = sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
+    return f"{statistics.median(values) * 1000:.1f} / {worst * 1000:.1f} ms"
 
 
-def first(runs: int) -> list[Row]:
-    console = str(Path(sys.executable).parent / "toka-console")
-    hello: list[float] = []
-    bare: list[float] = []
-    times: dict[str, list[float]] = {"picture": [], "frame": [], "agents": [], "exit": []}
+def rest(number: int) -> float:
+    """Seconds before the next key: not in step with anything that the program does."""
+    return 0.02 + (number * 7919 % 40) / 1000
+
+
+def steady(program: Program, seconds: float) -> tuple[float, float]:
+    """(cpu of one core, bytes/s) while nothing is typed."""
+    cpu, began = program.cpu_s(), time.monotonic()
+    written = program.for_seconds(seconds)
+    took = time.monotonic() - began
+    return (program.cpu_s() - cpu) / took, written / took
+
+
+def press(program: Program, count: int) -> list[float]:
+    """Move the cursor from the first row on; seconds from each key to its paint."""
+    taken: list[float] = []
+    row = FIRST_ROW
+    for number in range(count):
+        step = 1 if number // STEPS % 2 == 0 else -1
+        row += step
+        since, pressed = len(program.output), time.monotonic()
+        program.type("j" if step > 0 else "k")
+        program.until(CURSOR % str(row).encode(), since)
+        taken.append(time.monotonic() - pressed)
+        program.for_seconds(rest(number))
+    return taken
+
+
+# -- rows of the table --------------------------------------------------------------------------------------------
+
+
+def first(options: argparse.Namespace) -> list[Row]:
+    script = str(Path(sys.executable).parent / "toka-console")
+    names = ("hello", "bare", "imports", "picture", "frame", "agents", "exit")
+    times: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        options = [
-            "--provider",
-            "rehearsal",
-            "--no-start",
-            "--state-dir",
-            f"{folder}/state",
-            "--config",
-            f"{folder}/none",
-        ]
-        for number in range(runs + 1):
-            with running(sys.executable, "-c", HELLO) as program:
-                hello.append(program.until(b"hello, world"))
-            started = time.monotonic()
-            subprocess.run([sys.executable, "-c", "pass"], check=True)
-            bare.append(time.monotonic() - started)
-            with running(console, *options) as program:
+        argv = [script, "--provider", "rehearsal", "--no-start", "--state-dir", f"{folder}/state", "--config",
+                f"{folder}/none"]  # fmt: skip
+        for number in range(options.runs + 1):
+            with console(sys.executable, "-c", HELLO) as program:
+                times["hello"].append(program.until(b"hello, world"))
+            for name, code in (("bare", "pass"), ("imports", "from toka_console import cli, options, launch")):
+                began = time.monotonic()
+                subprocess.run([sys.executable, "-c", code], check=True)
+                times[name].append(time.monotonic() - began)
+            with console(*argv) as program:
                 times["picture"].append(program.until("starting …".encode()))
                 times["frame"].append(program.until(b"starting the runtime.*?quit"))
                 times["agents"].append(program.until(b"project-survey"))
@@ -198,213 +140,132 @@ def first(runs: int) -> list[Row]:
                 times["exit"].append(program.leave())
             if number == 0:
                 # Byte code and caches are warm after it.
-                for values in (hello, bare, *times.values()):
+                for values in times.values():
                     values.clear()
-    floor = half(hello)
+    found = {name: statistics.median(values) for name, values in times.items()}
+    parts = [found["bare"], found["imports"] - found["bare"], found["frame"] - found["imports"]]
+    split = "interpreter {:.0f}, imports {:.0f}, mount {:.0f} ms".format(*(part * 1000 for part in parts))
     return [
-        ("interpreter alone", f"{half(bare) * 1000:.0f} ms", "python -c pass"),
-        ("first picture", f"{half(times['picture']) * 1000:.0f} ms", "before Textual is imported"),
-        ("Textual floor", f"{floor * 1000:.0f} ms", "an app of one Static, its first frame"),
-        ("first frame", f"{half(times['frame']) * 1000:.0f} ms", f"{half(times['frame']) / floor:.2f} × the floor"),
-        ("agents shown", f"{half(times['agents']) * 1000:.0f} ms", "a real runtime opened, nine specs loaded"),
-        ("exit", f"{half(times['exit']) * 1000:.0f} ms", "nothing runs; the embedded runtime is closed too"),
+        ("first picture", ms(times["picture"]), "before Textual is imported"),
+        ("Textual floor, first frame", ms(times["hello"]), "an app of one Static"),
+        ("first frame", ms(times["frame"]), f"{found['frame'] / found['hello']:.2f} × the floor: {split}"),
+        ("agents shown", ms(times["agents"]), "a real runtime opened, nine specs loaded"),
+        ("exit", ms(times["exit"]), "nothing runs; the embedded runtime is closed too"),
     ]
 
 
-def floor_keys(count: int) -> list[Row]:
-    with running(sys.executable, "-c", HELLO) as program:
+def idle(options: argparse.Namespace) -> list[Row]:
+    with console(sys.executable, "-c", HELLO) as program:
         program.until(b"hello, world")
         program.for_seconds(1)
-        taken: list[float] = []
-        for number in range(1, count + 1):
+        floor: list[float] = []
+        for number in range(1, options.keys + 1):
             since, pressed = len(program.output), time.monotonic()
             program.type("j")
             program.until(b"%d" % number, since)
-            taken.append(time.monotonic() - pressed)
-            program.for_seconds(0.02 + (number * 7919 % 40) / 1000)
-    figure = f"{half(taken) * 1000:.1f} / {worst(taken) * 1000:.1f} ms"
-    return [("key to paint, Textual floor", figure, "the app of one Static, which shows a number")]
-
-
-def keys(label: str, agents: int, rate: int, count: int) -> list[Row]:
-    with running(*child(agents, rate)) as program:
-        program.until(b"agent-0000.*?quit")
-        program.for_seconds(2.5)
-        program.type("g")
-        program.for_seconds(0.5)
-        row = int(SELECTED.findall(program.output)[-1])
-        taken: list[float] = []
-        cpu, began = program.cpu_s(), time.monotonic()
-        before = len(program.output)
-        for number in range(count):
-            step = 1 if number // 20 % 2 == 0 else -1
-            row += step
-            since, pressed = len(program.output), time.monotonic()
-            program.type("j" if step > 0 else "k")
-            program.until(rb"\x1b\[%d;\d+H(?:(?!\x1b\[\d+;\d+H).)*?48;2;36;64;92" % row, since)
-            taken.append(time.monotonic() - pressed)
-            program.for_seconds(0.02 + (number * 7919 % 40) / 1000)
-        seconds = time.monotonic() - began
-        used = (program.cpu_s() - cpu) / seconds
-        written = (len(program.output) - before) / seconds
-    return [
-        (f"key to paint, {label}", f"{half(taken) * 1000:.1f} / {worst(taken) * 1000:.1f} ms", f"p50 / p99 of {count}"),
-        ("  … meanwhile", f"{used:.1%} cpu, {written / 1000:.0f} kB/s", "keys included"),
-    ]  # fmt: skip
-
-
-def idle(seconds: float) -> list[Row]:
-    with running(*child(100, 0)) as program:
+            floor.append(time.monotonic() - pressed)
+            program.for_seconds(rest(number))
+    with console(*loaded(100)) as program:
         program.until(b"agent-0000.*?quit")
         program.for_seconds(3)
-        cpu, began = program.cpu_s(), time.monotonic()
-        written = program.for_seconds(seconds)
-        took = time.monotonic() - began
-        used = (program.cpu_s() - cpu) / took
+        cpu, written = steady(program, 2 * options.seconds)
         memory = program.pss_mib()
-    return [("idle, 100 quiet agents", f"{used:.2%} cpu, {written / took:.0f} B/s", f"{memory:.0f} MiB PSS")]
+        keys = press(program, options.keys)
+    return [
+        ("100 quiet agents", f"{cpu:.2%} cpu, {written:.0f} B/s", f"{memory:.0f} MiB PSS"),
+        ("  key to paint, Textual floor", latency(floor), "p50 / p99; an app of one Static, which shows a number"),
+        ("  key to paint", latency(keys), f"p50 / p99 of {options.keys}"),
+    ]
 
 
-def flood(label: str, agents: int, rate: int, mixed: int, seconds: float) -> list[Row]:
-    with running(*child(agents, rate, mixed=mixed)) as program:
+def under(label: str, argv: list[str], options: argparse.Namespace, *, link_bytes_s: float = 0.0) -> list[Row]:
+    with console(*argv, link_bytes_s=link_bytes_s) as program:
         program.until(b"agent-0000.*?quit")
-        program.for_seconds(3)
-        cpu, began = program.cpu_s(), time.monotonic()
-        written = program.for_seconds(seconds)
-        took = time.monotonic() - began
-        used = (program.cpu_s() - cpu) / took
-    return [(label, f"{used:.1%} cpu, {written / took / 1000:.0f} kB/s", "no keys")]
+        program.for_seconds(4)
+        cpu, written = steady(program, options.seconds)
+        keys = press(program, options.keys)
+    return [
+        (label, f"{cpu:.1%} cpu, {written / 1000:.1f} kB/s", "nothing typed"),
+        ("  key to paint", latency(keys), f"p50 / p99 of {options.keys}"),
+    ]
 
 
-def memory(lines: int) -> list[Row]:
-    with running(*child(20, 0, lines)) as program:
-        program.until(b"agent-0000.*?quit")
-        program.for_seconds(1)
-        before = program.pss_mib()
-        program.until(b"line %d of" % (lines - 1), patience_s=300)
-        program.for_seconds(1)
-        after = program.pss_mib()
-    return [(f"memory after {lines:,} lines", f"{after:.0f} MiB PSS", f"{before:.0f} before")]
+def load(options: argparse.Namespace) -> list[Row]:
+    return [
+        *under("200 agents, 1,000 events/s", loaded(200, 1_000), options),
+        *under("200 agents, 10,000 events/s", loaded(200, 10_000), options),
+    ]
 
 
-# -- the program that is measured under load ----------------------------------------------------------------------
+def link(options: argparse.Namespace) -> list[Row]:
+    label = f"… 10,000 events/s, terminal behind {LINK_BYTES_S // 1000} kB/s"
+    return under(label, loaded(200, 10_000), options, link_bytes_s=LINK_BYTES_S)
 
 
-def run_child(spec: str) -> int:
-    agents, rate, lines, mixed = map(int, spec.split(","))
-    os.environ.update({"TEXTUAL_FPS": "250", "ESCDELAY": "25", "TEXTUAL_ANIMATIONS": "none"})
-    sys.path.insert(0, str(ROOT / "tests"))
-    from toka_console import launch
-
-    async def open_client() -> Any:
-        return load_client(agents, rate, lines, bool(mixed))
-
-    return launch.run(open_client, settings_file=Path("/nonexistent"), start_fleet=False)[0]
+def fleet(options: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = []
+    for agents in (10, 100, 1_000, 10_000):
+        label = f"{agents:,} agents at 4 Hz"
+        argv = loaded(agents, 4 * agents, "samples")
+        rows += under(label, argv, argparse.Namespace(**{**vars(options), "keys": min(100, options.keys)}))
+    return rows
 
 
-def load_client(agents: int, rate: int, lines: int, mixed: bool) -> Any:
-    """A fleet of `agents` running agents, `rate` events a second, and `lines` of output after three seconds."""
-    from fakes import fleet
-    from fakes.client import FakeRuntimeClient
-    from fakes.clock import FakeClock
-    from toka_runtime.protocol import events as ev
-    from toka_runtime.protocol.ids import CallId
-    from toka_runtime.protocol.usage import Usage
+def flood(options: argparse.Namespace) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report"
+        with console(*loaded(20, lines=LINES, report=str(report))) as program:
+            program.until(b"agent-0000.*?quit")
+            # The live output stays with the first agent, wherever the cursor goes.
+            program.type("F")
+            program.until(b"followed")
+            program.for_seconds(1)
+            before = program.pss_mib()
+            report.with_suffix(".begin").touch()
+            program.for_seconds(0.5)
+            cpu, written = steady(program, options.seconds)
+            keys = press(program, options.keys)
+            half = program.pss_mib()
+            drawn_at = program.started + program.until(b"line %d of" % (LINES - 1), len(program.output) - 4000)
+            program.for_seconds(1)
+            after = program.pss_mib()
+            if not report.exists():
+                raise RuntimeError("the console has not taken in all lines")
+            found = json.loads(report.read_text())
+    whole = "complete" if found["taken"] == LINES else f"{LINES - found['taken']:,} LINES MISSING"
+    return [
+        ("50,000 log lines/s, followed", f"{cpu:.1%} cpu, {written / 1000:.1f} kB/s", "nothing typed"),
+        ("  key to paint", latency(keys), f"p50 / p99 of {options.keys}"),
+        ("  caught up after the flood", f"{max(0, drawn_at - found['handed_over_at']):.2f} s", whole),
+        (f"  memory after {LINES:,} lines", f"{after:.0f} MiB PSS", f"{before:.0f} before, {half:.0f} at half"),
+    ]
 
-    # They have run for an hour: quiet agents whose ages change once a minute.
-    client = FakeRuntimeClient(FakeClock(datetime.now(UTC) - timedelta(hours=1)))
-    names = [f"agent-{number:04}" for number in range(agents)]
-    client.emit(ev.RuntimeStarted(epoch="e", version="0", pid=1, workspace="/w", provider="bench"))
-    for number, name in enumerate(names):
-        client.emit(ev.SpecLoaded(spec=fleet.spec(name), rights=fleet.rights()))
-        fleet.start(client, name, number)
 
-    def made(number: int) -> ev.Envelope:
-        name = names[number * 7 % agents]
-        event: Any
-        if mixed and number % 20 == 18:
-            event = ev.OutputAppended(stream=ev.Stream.MODEL, text=f"text of step {number}\n", call=CallId("m"))
-        elif mixed and number % 20 == 19:
-            event = ev.ToolCallStarted(call=CallId(f"c{number}"), task=0, turn=1, tool="read", arguments={}, target="a")
-        else:
-            usage = Usage(cpu_fraction=number % 70 / 100, memory_bytes=number % 400 << 20, processes=2)
-            event = ev.AgentSampled(usage=usage)
-        return client.envelope(event, name).model_copy(update={"durable": False})
-
-    client.clock = None
-    ready = [made(number) for number in range(4000)] if rate else []
-    loop = asyncio.get_running_loop()
-    at, began = 0, loop.time()
-
-    def push() -> None:
-        nonlocal at
-        due = int((loop.time() - began) * rate)
-        while at < due:
-            size = min(due - at, 1000)
-            start = at % len(ready)
-            part = ready[start : start + size]
-            for queue in client._queues:
-                queue.put_nowait(part)
-            at += len(part)
-        loop.call_later(0.02, push)
-
-    def tell() -> None:
-        nonlocal at
-        if at < lines and client._queues:
-            text = "".join(
-                f"line {number} of many, as a program writes them\n" for number in range(at, min(at + 1000, lines))
-            )
-            event = ev.OutputAppended(stream=ev.Stream.STDOUT, text=text, call=CallId("s"))
-            part = [client.envelope(event, names[0]).model_copy(update={"durable": False})]
-            for queue in client._queues:
-                queue.put_nowait(part)
-            at += 1000
-        loop.call_later(0.02, tell)
-
-    if rate:
-        loop.call_later(0.5, push)
-    if lines:
-        loop.call_later(3, tell)
-    return client
+PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "first": first, "idle": idle, "load": load, "flood": flood, "link": link, "fleet": fleet,
+}  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Speed of the console on a pseudo-terminal.")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to measure (everything)")
     parser.add_argument("--runs", type=int, default=5, help="of each start")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each steady load")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each steady load")
     parser.add_argument("--keys", type=int, default=200, help="presses for each latency")
-    parser.add_argument("--lines", type=int, default=1_000_000, help="of output for the memory figure")
-    parser.add_argument("--only", default="first,keys,idle,flood,memory")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        return run_child(options.child)
-    wanted = options.only.split(",")
+    if not options.json:
+        print(f"{__doc__}\n200×50 pty, Python {sys.version.split()[0]}\n", flush=True)
     rows: list[Row] = []
-    if "first" in wanted:
-        rows += first(options.runs)
-    if "keys" in wanted:
-        rows += floor_keys(options.keys)
-        rows += keys("idle", 100, 0, options.keys)
-        rows += keys("200 agents, 1,000 events/s", 200, 1_000, options.keys)
-        rows += keys("200 agents, 10,000 events/s", 200, 10_000, options.keys)
-    if "idle" in wanted:
-        rows += idle(options.seconds)
-    if "flood" in wanted:
-        rows += flood("100 agents at 4 Hz", 100, 400, 0, options.seconds)
-        rows += flood("1,000 agents at 4 Hz", 1_000, 4_000, 0, options.seconds)
-        rows += flood("200 agents, 1,000 events/s", 200, 1_000, 1, options.seconds)
-        rows += flood("200 agents, 10,000 events/s", 200, 10_000, 1, options.seconds)
-    if "memory" in wanted:
-        rows += memory(options.lines)
+    for part in options.parts or PARTS:
+        found = PARTS[part](options)
+        rows += found
+        for what, figure, remark in [] if options.json else found:
+            print(f"{what:<48}{figure:>22}  {remark}", flush=True)
     if options.json:
         print(json.dumps([{"what": what, "figure": figure, "remark": remark} for what, figure, remark in rows]))
-        return 0
-    print(f"{__doc__ or ''}\n200×50 pty, Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f} at the end\n")
-    width = max(len(what) for what, _, _ in rows)
-    for what, figure, remark in rows:
-        print(f"{what:<{width}}  {figure:>22}  {remark}")
+    else:
+        print(f"\nload {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end")
     return 0
 
 
