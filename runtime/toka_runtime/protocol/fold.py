@@ -12,6 +12,7 @@ from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.approval import GrantScope
 from toka_runtime.protocol.health import Health, HealthLevel
 from toka_runtime.protocol.ids import AgentName
+from toka_runtime.protocol.model import with_fields
 from toka_runtime.protocol.snapshot import (
     RECENT_ACTIONS,
     ActionView,
@@ -91,12 +92,7 @@ def fold(state: FleetState, envelopes: Iterable[ev.Envelope]) -> FleetState:
 
 
 def _settled(view: AgentView, draft: Draft) -> AgentView:
-    if draft == vars(view):
-        return view
-    settled = view.model_copy()
-    # `model_copy(update=…)` would grow the set of fields that were set, per view, and costs twice as much.
-    vars(settled).update(draft)
-    return settled
+    return view if draft == vars(view) else with_fields(view, draft)
 
 
 def _loaded(before: AgentView | None, envelope: ev.Envelope, event: ev.SpecLoaded) -> AgentView:
