@@ -230,9 +230,10 @@ def _on(*screens: str) -> frozenset[str]:
 
 _AGENTS = _on("fleet", "agent", "output")
 _DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources",
-           "timeline")  # fmt: skip
+           "timeline", "logs")  # fmt: skip
 _FLEET = _on("fleet")
-_LISTS = _on("fleet", "denials", "graph", "resources", "help", "timeline")
+_LISTS = _on("fleet", "denials", "graph", "resources", "help", "timeline", "logs")
+_LOGS = _on("logs")
 _APPROVALS = _on("approvals")
 _CONTAINED = _AGENTS | _APPROVALS | _on("graph", "resources")
 
@@ -251,7 +252,7 @@ ACTIONS: tuple[Action, ...] = (
            screens=_on("output", "agent")),
     Action("turn.next", "next turn", "next turn or task", "Move", "next-turn", ("}",), screens=_on("output", "agent")),
     Action("row.open", "open", "open what is under the cursor", "Look", "open", ("enter",), footer=1,
-           screens=_on("fleet", "denials", "approvals", "agent", "graph", "resources", "timeline"),
+           screens=_on("fleet", "denials", "approvals", "agent", "output", "graph", "resources", "timeline", "logs"),
            disabled=needs_state),
     Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",),
            tab="Fleet"),
@@ -259,6 +260,10 @@ ACTIONS: tuple[Action, ...] = (
            also=(("fleet", "d"),), takes="agent", tab="Agent", aliases=("describe",), disabled=needs_agent),
     Action("screen.output", "output", "what the agent's model and tools say", "Look", "output", ("o", "3"),
            takes="agent", tab="Output", footer=2, disabled=needs_agent),
+    Action("screen.logs", "logs", "what tools and the runtime printed, and what happened, by time", "Look", "logs",
+           ("4",), takes="agent", tab="Logs", disabled=needs_state),
+    Action("agent.logs", "logs", "the log of this agent", "Look", "agent-logs", ("l",),
+           screens=_AGENTS | _on("denials", "graph", "resources", "timeline"), disabled=needs_agent),
     Action("screen.denials", "denials", "what was refused, by which layer and rule", "Look", "denials", ("5",),
            tab="Denials"),
     Action("screen.approvals", "approvals", "what agents ask for, and what was granted", "Look", "approvals", ("6",),
@@ -279,6 +284,34 @@ ACTIONS: tuple[Action, ...] = (
            screens=_on("timeline"), footer=3),
     Action("timeline.export", "export", "write the records that the filter shows, from the log, to FILE as JSON lines",
            "Look", "export-timeline", takes="text", disabled=needs_state),
+    Action("logs.follow", "follow", "stay with the newest line, or not any more", "Look", "follow-logs", ("s",),
+           screens=_LOGS, footer=2),
+    Action("logs.next_problem", "next problem", "next error or denial", "Move", "next-error", (".",), screens=_LOGS,
+           footer=3),
+    Action("logs.previous_problem", "problem before", "error or denial before", "Move", "previous-error", (",",),
+           screens=_LOGS),
+    Action("logs.search", "search", "search for TEXT; n and N go on", "Look", "search", ("ctrl+f",), screens=_LOGS,
+           takes="text", footer=4),
+    Action("logs.next_match", "next match", "next line with what is searched for", "Move", "next-match", ("n",),
+           screens=_LOGS),
+    Action("logs.previous_match", "match before", "line before with what is searched for", "Move", "previous-match",
+           ("N",), screens=_LOGS),
+    Action("logs.wrap", "wrap", "break long lines, or scroll sideways", "Look", "wrap", ("w",), screens=_LOGS,
+           footer=5),
+    Action("logs.times", "times", "the clock, how long ago, or no times", "Look", "times", ("t",), screens=_LOGS),
+    Action("logs.mark", "mark", "mark this line, or not any more", "Look", "mark-line", ("m",), screens=_LOGS),
+    Action("logs.scope", "all/one", "all agents, or that of this line", "Look", "scope", ("*",), screens=_LOGS,
+           footer=6),
+    Action("logs.copy", "copy", "copy this line", "Look", "copy", ("c",), screens=_LOGS),
+    Action("logs.copy_all", "copy all", "copy every line that is shown", "Look", "copy-all", ("C",), screens=_LOGS),
+    Action("logs.export", "export", "write the complete log to FILE: .txt what was printed, else JSON lines", "Look",
+           "export", screens=_LOGS | _on("output", "agent"), takes="text", disabled=needs_state),
+    Action("logs.left", "left", "scroll to the left", "Move", "scroll-left", ("left",), screens=_LOGS),
+    Action("logs.right", "right", "scroll to the right", "Move", "scroll-right", ("right",), screens=_LOGS),
+    *(Action(f"logs.since{number}", f"since {number}", f"lines of {name}", "Look", f"since-{number}", (str(number),),
+             screens=_LOGS, wins=True)
+      for number, name in enumerate(("all times", "the last minute", "the last 5 minutes", "the last 15 minutes",
+                                     "the last hour", "the last 6 hours", "the last day"))),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
     Action("resources.window", "window", "look back 2m, 15m or 1h", "Look", "window", ("t",), screens=_on("resources"),
            takes="text", footer=2),
@@ -286,6 +319,14 @@ ACTIONS: tuple[Action, ...] = (
     Action("graph.right", "right", "box to the right", "Move", "right", ("right",), screens=_on("graph")),
     Action("graph.export", "export graph", "write the graph to FILE.mmd or FILE.json", "Look", "export-graph",
            takes="text", disabled=needs_state),
+    Action("trouble.next", "next trouble", "the agent in the worst trouble, then the next", "Move", "next-trouble",
+           (".",), screens=_FLEET, disabled=needs_state),
+    Action("trouble.previous", "trouble before", "the agent in trouble before", "Move", "previous-trouble", (",",),
+           screens=_FLEET, disabled=needs_state),
+    Action("output.next_problem", "next denial", "the first denial or failure of the agent, then the next", "Move",
+           "next-denial", (".",), screens=_on("agent", "output"), takes="agent", disabled=needs_agent),
+    Action("output.previous_problem", "denial before", "the denial or failure before", "Move", "previous-denial",
+           (",",), screens=_on("agent", "output"), takes="agent", disabled=needs_agent),
     Action("output.follow", "follow", "follow the output again", "Look", "follow", ("F",),
            screens=_on("agent", "output")),
     Action("history.back", "last screen", "the screen before", "Look", "history-back", ("-", "[")),

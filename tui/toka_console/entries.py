@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toka_console.history import FULL, Column, Figure, History, Scale
 from toka_console.identity import AgentKey
+from toka_console.log_window import LogWindow
 from toka_console.ring import OutputRing
 from toka_console.trail import Trail
 from toka_runtime.client.base import Link
@@ -54,6 +55,7 @@ class HostEntry:
     missed: int = 0
     """Durable events that the stream could not deliver (they may still be in the runtime's log)."""
     trail: Trail = field(default_factory=Trail)
+    log: LogWindow = field(default_factory=LogWindow)
 
     @property
     def cpu(self) -> Column:

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toka_console import answering, auditing, budgeting, choosing, controlling, graphing, measuring, themes
+from toka_console import (
+    answering,
+    auditing,
+    budgeting,
+    choosing,
+    controlling,
+    copying,
+    graphing,
+    logging_keys,
+    measuring,
+    themes,
+)
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
 from toka_console.handling import HANDLERS, Handler, handles
@@ -17,7 +28,7 @@ from toka_console.panes.output import OutputPane
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
 
-PARTS = (answering, auditing, budgeting, choosing, controlling, graphing, measuring)
+PARTS = (answering, auditing, budgeting, choosing, controlling, copying, graphing, logging_keys, measuring)
 """Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------

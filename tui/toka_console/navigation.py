@@ -26,6 +26,7 @@ _SCREENS = {
     "graph": "GraphScreen",
     "resources": "ResourcesScreen",
     "timeline": "TimelineScreen",
+    "logs": "LogsScreen",
 }
 """Classes in the module of the same name, imported when first shown."""
 _UP = {"agent": "fleet", "output": "agent", "denials": "fleet", "call": "denials"}

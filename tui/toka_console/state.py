@@ -88,6 +88,7 @@ class ConsoleState:
             host = self.hosts[fleet.host] = HostEntry(fleet, link)
         host.fleet, host.link = fleet, link
         host.trail.adopt(fleet.seq)
+        host.log.adopt(fleet.seq, fleet.at)
         host.missed += missed
         for name, view in fleet.agents.items():
             key = AgentKey(fleet.host, name)
@@ -163,6 +164,7 @@ class ConsoleState:
     def _note(self, host: HostEntry, key: AgentKey | None, envelope: ev.Envelope) -> None:
         """Everything that the fold does not keep."""
         host.trail.add(envelope)
+        host.log.add(envelope)
         event = envelope.event
         entry = None if key is None else self.agents.get(key)
         match event:

@@ -1,0 +1,116 @@
+"""What copying and exporting of logs and output do: a line, a window, or complete records from the runtime's store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toka_console import clipboard
+from toka_console.actions import Context
+from toka_console.format.units import plural, size
+from toka_console.handling import handles
+
+if TYPE_CHECKING:
+    from toka_console.app import ConsoleApp
+    from toka_console.bridge import Bridge
+    from toka_console.identity import AgentKey
+    from toka_runtime.protocol.events import Envelope
+
+EXPORT_PAGE = 1_000
+
+
+@handles("logs.copy")
+def copy_line(app: ConsoleApp, context: Context, argument: str) -> None:
+    from toka_console.panes.logs import LogsPane
+
+    pane = app.current.active_pane()
+    line = pane.selected() if isinstance(pane, LogsPane) else None
+    if line is None:
+        app.say("nothing is under the cursor", "warn")
+    else:
+        _copy(app, line.text, "line" + (f" (its first {len(line.text):,} characters)" if line.cut else ""))
+
+
+@handles("logs.copy_all")
+def copy_window(app: ConsoleApp, context: Context, argument: str) -> None:
+    """Every line that scope, range and filter let through, as far as they are here."""
+    from toka_console.panes.logs import LogsPane
+
+    pane = app.current.active_pane()
+    lines = pane.visible_text() if isinstance(pane, LogsPane) else []
+    _copy(app, "\n".join(lines), plural(len(lines), "line"))
+
+
+def _copy(app: ConsoleApp, text: str, what: str) -> None:
+    async def work() -> None:
+        try:
+            method = await clipboard.copy(text, app.copy_to_clipboard)
+        except clipboard.NotCopied as error:
+            app.say(str(error), "bad")
+        else:
+            app.say(f"copied {what}, {size(len(text.encode()))}, by {method}")
+
+    if app.bridge is not None:
+        app.bridge.spawn(work(), "copy")
+
+
+@handles("logs.export")
+def export(app: ConsoleApp, context: Context, argument: str) -> None:
+    """Without a file: the line, begun."""
+    if not argument:
+        app.current.open_line("command", "export ")
+    elif app.bridge is not None:
+        app.bridge.spawn(_export(app, app.bridge, Path(argument).expanduser(), _scope(app, context)), "export")
+
+
+def _scope(app: ConsoleApp, context: Context) -> AgentKey | None:
+    from toka_console.screens.logs import LogsScreen
+
+    return app.current.logs.scope if isinstance(app.current, LogsScreen) else context.focus
+
+
+async def _export(app: ConsoleApp, bridge: Bridge, path: Path, scope: AgentKey | None) -> None:
+    """Complete records of the log, nothing cut: `.txt` what was printed, anything else JSON lines of every event."""
+    from toka_runtime.client.whole_file import new_file
+    from toka_runtime.protocol.codec import encode
+    from toka_runtime.protocol.events import OutputAppended
+
+    digest, written, count = hashlib.sha256(), 0, 0
+    plain = path.suffix == ".txt"
+    try:
+        with new_file(path) as file:
+            async with aclosing(_pages(bridge, scope)) as pages:
+                async for page in pages:
+                    if plain:
+                        events = [each.event for each in page]
+                        pieces = [event.text.encode() for event in events if isinstance(event, OutputAppended)]
+                    else:
+                        pieces = [encode(each) + b"\n" for each in page]
+                    data = b"".join(pieces)
+                    await asyncio.to_thread(file.write, data)
+                    digest.update(data)
+                    written, count = written + len(data), count + len(pieces)
+    except FileExistsError:
+        app.say(f"{path} is there already; nothing was written", "bad")
+    except OSError as error:
+        app.say(f"{path} cannot be written: {error.strerror or error}", "bad")
+    else:
+        of = scope.name if scope is not None else "all agents"
+        app.say(f"wrote {path}: {plural(count, 'record')} of {of}, {size(written)}, sha256 {digest.hexdigest()}")
+
+
+async def _pages(bridge: Bridge, scope: AgentKey | None) -> AsyncGenerator[list[Envelope]]:
+    from toka_runtime.protocol.commands import ReadEvents
+
+    after, more = 0, True
+    while more:
+        read = ReadEvents(after_seq=after, agent=scope.name if scope is not None else None, limit=EXPORT_PAGE)
+        found, more = await bridge.read_page(read)
+        if not found:
+            return
+        yield found
+        after = found[-1].seq
