@@ -82,13 +82,17 @@ async def attached(args: argparse.Namespace) -> AsyncGenerator[AttachedClient]:
         await client.aclose()
 
 
-def request_of(command: Command, reason: str = "") -> CommandRequest:
+def operator() -> str:
+    """Who acts here, as the log names them."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = "unknown"
-    actor = f"{user}@{socket.gethostname()} (cli)"
-    return CommandRequest(id=new_command_id("cli"), actor=actor, command=command, reason=reason)
+    return f"{user}@{socket.gethostname()} (cli)"
+
+
+def request_of(command: Command, reason: str = "") -> CommandRequest:
+    return CommandRequest(id=new_command_id("cli"), actor=operator(), command=command, reason=reason)
 
 
 async def answered(client: AttachedClient, command: Command) -> CommandResult:

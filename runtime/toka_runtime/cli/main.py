@@ -52,6 +52,7 @@ VERBS: dict[str, Verb] = {
     "budget": Verb("toka_runtime.cli.budget", "what was spent of which cap; set a new cap"),
     "logs": Verb("toka_runtime.cli.logs", "what agents and their tools wrote"),
     "events": Verb("toka_runtime.cli.logs", "what happened, record by record"),
+    "evidence": Verb("toka_runtime.cli.evidence", "all that is known of agents in one sealed file; verify such a file"),
     "doctor": Verb("toka_runtime.cli.doctor", "what this host lets the runtime enforce: every protection is tried"),
 }
 

@@ -148,7 +148,10 @@ class Dispatcher:
             case cmd.ReadDiff():
                 agent = supervisor.agent(command.agent)
                 diff, truncated = await supervisor.services.workspaces.diff(agent.name, command.max_bytes)
-                return "", {"diff": diff, "truncated": truncated}
+                return "", {
+                    "diff": await asyncio.to_thread(supervisor.services.redactor.text, diff),
+                    "truncated": truncated,
+                }
             case cmd.ReadTranscript():
                 return "", await transcript_page(supervisor.services, command)
 
