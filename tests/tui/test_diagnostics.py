@@ -44,7 +44,7 @@ def test_rates_are_those_of_the_last_seconds() -> None:
 def test_percentiles_of_nothing_are_nothing() -> None:
     health = Diagnostics()
     assert health.folds.percentile(0.99) == 0.0
-    health.folded(0, 0.25)
+    health.folded(0.25)
     assert health.folds.percentile(0.5) == health.folds.percentile(0.99) == 0.25
 
 

@@ -17,9 +17,8 @@ from toka_runtime.client.base import RuntimeClient
 from toka_runtime.errors import StoreLocked
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
-from toka_runtime.protocol.ids import AgentName, CallId, HostId
+from toka_runtime.protocol.ids import CallId
 from toka_runtime.protocol.states import AgentState, StopReason
-from toka_runtime.protocol.usage import HostUsage, Usage
 
 FIRST = fleet.NAMES[0][0]
 
@@ -215,21 +214,3 @@ async def test_help_and_footer_come_from_the_registry() -> None:
         for action in ACTIONS:
             assert f":{action.form}" in text, action.id
             assert action.help[:20] in text, action.id
-
-
-def test_only_the_newest_sample_of_each_agent_is_folded() -> None:
-    def sample(agent: str | None, cores: int) -> ev.Envelope:
-        event = (
-            ev.HostSampled(usage=HostUsage(cores=cores))
-            if agent is None
-            else ev.AgentSampled(usage=Usage(threads=cores))
-        )
-        at = FakeClock().now()
-        name = AgentName(agent) if agent else None
-        return ev.Envelope(seq=1, at=at, host=HostId("h"), agent=name, durable=False, event=event)
-
-    said = sample("a", 0).model_copy(
-        update={"event": ev.OutputAppended(stream=ev.Stream.MODEL, text="x"), "durable": True}
-    )
-    batch = [sample("a", 1), sample("b", 2), said, sample("a", 3), sample(None, 4), sample(None, 5), said]
-    assert bridge_module.newest(batch) == [batch[1], batch[2], batch[3], batch[5], batch[6]]

@@ -10,13 +10,13 @@ import asyncio
 import getpass
 import random
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from toka_console.clean import clean, clean_text
 from toka_console.entries import DenialEntry, Pending
 from toka_console.identity import AgentKey
+from toka_console.inbox import Inbox
 from toka_console.session import Session
 from toka_console.state import ConsoleState
 from toka_runtime import aio
@@ -27,13 +27,15 @@ from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.commands import Command, CommandRequest, CommandResult, ReadEvents
 from toka_runtime.protocol.ids import CommandId, new_command_id
 
-SLICE = 512
+SLICE = 128
 """Envelopes folded at once, at most: the fold is cheapest in batches, and a key must not wait for it."""
 SLICE_S = 0.004
 """After this long the loop goes to others (keys above all) before the drain goes on."""
 REST_S = 0.001
 SAMPLE_S = 0.2
-"""Between two pictures when nothing but figures came: nobody reads them faster."""
+"""Between two folds of figures: nobody reads them faster."""
+FIGURES_S = 10_000
+"""Agents whose figures are folded in a second, at most: those of a bigger fleet are shown less often."""
 INBOX_MOST = 20_000
 """Envelopes that wait at most; then the reader waits, and the client's own flow control takes over."""
 ANSWER_S = 10.0
@@ -64,11 +66,12 @@ class Bridge:
         self._host = clean(client.host)
         self._changed = changed
         self._tasks = aio.TaskOwner(self._task_failed)
-        self._inbox: deque[ev.Envelope | Resync] = deque()
+        self._inbox = Inbox()
         self._room = asyncio.Event()
         self._room.set()
         self._drain_at: asyncio.TimerHandle | None = None
         self._last_paint = 0.0
+        self._last_figures = 0.0
         self._retry_s = RETRY_S
         self._lost_link: Link | None = None
         self._closing = False
@@ -81,6 +84,11 @@ class Bridge:
         if self._session.state is None:
             self._session.state = ConsoleState()
         return self._session.state
+
+    @property
+    def client(self) -> RuntimeClient:
+        """For what goes to a file as it is. What is shown is read through this bridge, which cleans it."""
+        return self._client
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -113,11 +121,10 @@ class Bridge:
         async for batch in self._client.events(self.state.hosts[self._host].fleet.seq):
             self._retry_s = RETRY_S
             if isinstance(batch, Resync):
-                self._inbox.append(batch)
+                self._inbox.resync(batch)
                 self._schedule(urgent=True)
             else:
-                self._inbox.extend(batch)
-                self._schedule(urgent=not all(is_sample(envelope) for envelope in batch))
+                self._schedule(urgent=self._inbox.add(batch))
             if len(self._inbox) >= INBOX_MOST:
                 self._room.clear()
                 await self._room.wait()
@@ -183,8 +190,9 @@ class Bridge:
     def _schedule(self, urgent: bool) -> None:
         """Drain when the next picture is due: soon after a fact, a little later after figures alone."""
         loop = asyncio.get_running_loop()
-        period = self._period() if urgent else max(self._period(), SAMPLE_S)
-        due = max(self._last_paint + period, loop.time())
+        due = max(self._last_paint + self._period(), loop.time())
+        if not urgent:
+            due = max(due, self._last_figures + self._figures_period())
         if self._drain_at is not None:
             if self._drain_at.when() <= due:
                 return
@@ -196,38 +204,50 @@ class Bridge:
         so that a key press never waits behind a queue of frames."""
         return max(1 / self._session.settings.refresh_hz, 3 * self._session.terminal_delay())
 
+    def _figures_period(self) -> float:
+        """Seconds between two folds of figures."""
+        return max(SAMPLE_S, len(self.state.agents) / FIGURES_S)
+
     def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._drain_at = None
-        count = 0
-        while self._inbox and (count == 0 or loop.time() - started < SLICE_S):
+        if started - self._last_figures >= self._figures_period():
+            self._inbox.release()
+            self._last_figures = started
+        count = self._inbox.passed_over()
+        self._session.diagnostics.coalesced += count
+        while self._inbox:
             count += self._slice()
+            if loop.time() - started >= SLICE_S:
+                break
         self._session.diagnostics.drained(count, loop.time() - started)
         if len(self._inbox) < INBOX_MOST:
             self._room.set()
-        if self._inbox:
+        finished = not self._inbox
+        if not finished:
             self._drain_at = loop.call_later(REST_S, self._drain)
-        if not self._inbox or loop.time() - self._last_paint >= self._period():
+        if finished or loop.time() - self._last_paint >= self._period():
             self._last_paint = loop.time()
             self._changed()
+        if finished and self._inbox.holds_figures:
+            self._schedule(urgent=False)
 
     def _drain_all(self) -> None:
+        self._inbox.release()
         while self._inbox:
             self._slice()
 
     def _slice(self) -> int:
-        """Fold up to `SLICE` envelopes, or one resync."""
-        if isinstance(self._inbox[0], Resync):
-            resync = clean(cast(Resync, self._inbox.popleft()))
+        """Fold up to `SLICE` envelopes, or one resync; how many."""
+        batch = self._inbox.take(SLICE)
+        if isinstance(batch, Resync):
+            resync = clean(batch)
             self.state.adopt(resync.state, self._lost_link or clean(self._client.link), resync.missed)
             return 1
-        batch: list[ev.Envelope] = []
-        while self._inbox and len(batch) < SLICE and not isinstance(self._inbox[0], Resync):
-            batch.append(cast(ev.Envelope, self._inbox.popleft()))
-        started, kept = asyncio.get_running_loop().time(), newest(batch)
-        self.state.apply([clean(envelope) for envelope in kept])
-        self._session.diagnostics.folded(len(batch) - len(kept), asyncio.get_running_loop().time() - started)
+        started = asyncio.get_running_loop().time()
+        self.state.apply([clean(envelope) for envelope in batch])
+        self._session.diagnostics.folded(asyncio.get_running_loop().time() - started)
         return len(batch)
 
     # -- commands -------------------------------------------------------------------------------------------------
@@ -325,27 +345,6 @@ class Bridge:
             await work
 
         self._tasks.spawn(run(), name=name)
-
-
-def is_sample(envelope: ev.Envelope) -> bool:
-    """A figure that the next one replaces."""
-    event = envelope.event
-    return not envelope.durable and not isinstance(event, ev.UnknownEvent) and event.delivery is ev.Delivery.LATEST
-
-
-def newest(batch: list[ev.Envelope]) -> list[ev.Envelope]:
-    """The batch without samples that a later one of the same kind and agent replaces."""
-    seen: set[tuple[str, str | None]] = set()
-    kept: list[ev.Envelope] = []
-    for envelope in reversed(batch):
-        if is_sample(envelope):
-            key = (envelope.event.kind, envelope.agent)
-            if key in seen:
-                continue
-            seen.add(key)
-        kept.append(envelope)
-    kept.reverse()
-    return kept
 
 
 def envelope_of(item: Any) -> ev.Envelope:

@@ -76,8 +76,7 @@ class Diagnostics:
         self.drains.add(seconds)
         self._took("drain", seconds)
 
-    def folded(self, passed_over: int, seconds: float) -> None:
-        self.coalesced += passed_over
+    def folded(self, seconds: float) -> None:
         self.folds.add(seconds)
 
     def painted(self, seconds: float) -> None:
