@@ -380,6 +380,8 @@ ACTIONS: tuple[Action, ...] = (
            disabled=needs_agent),
     Action("agent.dependents", "dependents", "what this agent waits for, and who waits for it", "Look", "dependents",
            ("u",), takes="agent", screens=_AGENTS, disabled=needs_agent),
+    Action("agent.evidence", "evidence", "keep all that is known of an agent, or of all that are marked, in one file",
+           "Look", "evidence", ("E",), takes="agent", disabled=needs_state),
     Action("view.follow_agent", "follow agent", "the live output stays with this agent, wherever the cursor goes",
            "Look", "follow-agent", ("F",), screens=_FLEET),
     Action("view.mark", "mark", "mark this row, or not any more", "Move", "mark", ("space",), screens=_FLEET),

@@ -17,6 +17,7 @@ from toka_console import (
     graphing,
     logging_keys,
     measuring,
+    preserving,
     themes,
 )
 from toka_console.actions import Context
@@ -28,7 +29,7 @@ from toka_console.panes.output import OutputPane
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
 
-PARTS = (answering, auditing, budgeting, choosing, controlling, copying, graphing, logging_keys, measuring)
+PARTS = (answering, auditing, budgeting, choosing, controlling, copying, graphing, logging_keys, measuring, preserving)
 """Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------

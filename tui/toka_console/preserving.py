@@ -1,0 +1,89 @@
+"""Keeping what happened: `E` writes an evidence bundle of the agent under the cursor, or of all that are marked."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toka_console.actions import Context
+from toka_console.clean import clean, one_line
+from toka_console.format.units import plural, size
+from toka_console.handling import handles
+from toka_runtime.errors import TokaError
+
+if TYPE_CHECKING:
+    from toka_console.app import ConsoleApp
+    from toka_console.identity import AgentKey
+    from toka_runtime.client.evidence.collect import Written
+
+
+@handles("agent.evidence")
+def evidence(app: ConsoleApp, context: Context, argument: str) -> None:
+    keys = chosen(app, context, named=bool(argument))
+    if not keys:
+        app.say("evidence of whom? no agent is selected", "warn")
+    elif app.bridge is not None:
+        app.say(f"writing evidence of {_names(keys)} …")
+        app.bridge.spawn(_preserve(app, keys), "evidence")
+
+
+def chosen(app: ConsoleApp, context: Context, *, named: bool) -> tuple[AgentKey, ...]:
+    """The marked agents, else the one that what is under the cursor is about. `named`: the focused one was typed."""
+    if context.marked:
+        return tuple(entry.key for entry in context.targets)
+    if not named and context.screen in ("denials", "call"):
+        from toka_console.screens.denials import DenialsScreen
+
+        screen = app.current
+        denial = screen.table.selected() if isinstance(screen, DenialsScreen) else app.session.call
+        return (denial.key,) if denial is not None else ()
+    return (context.focus,) if context.entry is not None and context.focus is not None else ()
+
+
+async def _preserve(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> None:
+    try:
+        done = await write(app, keys)
+    except (TokaError, OSError) as error:
+        app.say(f"NO EVIDENCE was written of {_names(keys)}: {_cause(error)}", "bad")
+        return
+    left = f"; not in it: {one_line(clean(done.missing[0]))}" if done.missing else ""
+    more = f" and {len(done.missing) - 1} more" if len(done.missing) > 1 else ""
+    facts = f"{plural(done.files, 'file')}, {size(done.bytes)}, sha256 {done.digest[:16]}…"
+    app.say(f"wrote {done.path}: {facts}{left}{more}", "warn" if done.missing else "info")
+
+
+async def write(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> Written:
+    """Write a bundle to the operator's evidence folder. Raises TokaError, OSError."""
+    bridge = app.bridge
+    if bridge is None:
+        raise LookupError("the runtime is not open yet")
+    # In a thread: it takes the interpreter's time, not the loop's turn.
+    await asyncio.to_thread(importlib.import_module, "toka_runtime.client.evidence.collect")
+    from toka_runtime.client.evidence import collect, place
+    from toka_runtime.client.evidence.report import About
+
+    about = About(app.session.now(), bridge.actor)
+    folder = place.evidence_folder()
+    await asyncio.to_thread(_make_private, folder)
+    path = folder / place.file_name([key.name for key in keys], about.at)
+    agents = tuple(key.name for key in keys)
+    return await collect.write_bundle(path, [collect.Subject(bridge.client, agents)], about)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _names(keys: tuple[AgentKey, ...]) -> str:
+    return keys[0].name if len(keys) == 1 else plural(len(keys), "agent")
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, FileExistsError):
+        return f"{error.filename} is there already"
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return one_line(clean(f"{error.strerror or error}{where}"))
+    return one_line(clean(str(error) or type(error).__name__))
