@@ -14,6 +14,7 @@ from toka_console import (
     choosing,
     controlling,
     copying,
+    finding,
     graphing,
     logging_keys,
     measuring,
@@ -29,7 +30,19 @@ from toka_console.panes.output import OutputPane
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
 
-PARTS = (answering, auditing, budgeting, choosing, controlling, copying, graphing, logging_keys, measuring, preserving)
+PARTS = (
+    answering,
+    auditing,
+    budgeting,
+    choosing,
+    controlling,
+    copying,
+    finding,
+    graphing,
+    logging_keys,
+    measuring,
+    preserving,
+)
 """Other modules of handlers: they register when they are imported."""
 
 # -- moving -------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def append(ring: OutputRing, envelope: ev.Envelope) -> None:
             line = _task(event)
             ring.mark(at, "task", line.text, line.role)
         case ev.OperationDenied():
-            ring.mark(at, "denial", _denial(event), "bad")
+            ring.mark(at, "denial", _denial(event), "bad", envelope)
         case ev.Verified():
             line = _verified(event)
             ring.mark(at, "verify", line.text, line.role)

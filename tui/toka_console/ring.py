@@ -10,7 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from toka_runtime.protocol.events import Envelope
 
 MAX_LINE = 2_000
 """Characters of one logical line that are kept; the rest is counted."""
@@ -77,6 +80,8 @@ class Mark:
     kind: MarkKind
     text: str
     role: str = "muted"
+    source: Envelope | None = None
+    """The denial that it tells of, to be opened."""
     serial: int = 0
     version: int = 0
 
@@ -90,6 +95,11 @@ class Mark:
 
 
 Entry = Text | Tool | Mark
+
+
+def is_problem(entry: Entry) -> bool:
+    """A denial, or something that failed."""
+    return entry.outcome == "error" if isinstance(entry, Tool) else isinstance(entry, Mark) and entry.role == "bad"
 
 
 @dataclass(slots=True)
@@ -189,8 +199,10 @@ class OutputRing:
         self._size += tool.size - before
         self.version += 1
 
-    def mark(self, at: datetime, kind: MarkKind, text: str, role: str = "muted") -> None:
-        self._push(Mark(at, kind, text, role))
+    def mark(
+        self, at: datetime, kind: MarkKind, text: str, role: str = "muted", source: Envelope | None = None
+    ) -> None:
+        self._push(Mark(at, kind, text, role, source))
         self._trim()
 
     def prepend(self, older: Iterable[Entry]) -> None:

@@ -194,7 +194,7 @@ class Alert(NamedTuple):
 
 def alert(state: ConsoleState, now: datetime) -> Alert | None:
     """The one line that says what is wrong, worst first; None when nothing is."""
-    from toka_console import budgets
+    from toka_console import budgets, trouble
     from toka_console.format import budget_text
 
     parts: list[str] = []
@@ -219,6 +219,10 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
         parts.append(f"{len(failed)} failed: {newest.key.name} {why(newest.view)} {age(newest.view.since, now)} ago")
     if (limit := newest_limit(state, now)) is not None and limit.key is not None:
         parts.append(f"{limit.key.name}: {limit.text}")
+    if news := trouble.news(state, now):
+        worst, more = news[0], f" (+{len(news) - 1} more)" if len(news) > 1 else ""
+        count = plural(worst.entry.view.denials, "denial")
+        parts.append(f"{worst.entry.key.name}: {count}, the last {age(worst.at, now)} ago{more} (. finds it)")
     if unwell := [entry for entry in state.agents.values() if entry.view.health is not None]:
         newest = max(unwell, key=lambda entry: entry.view.health.since if entry.view.health else now)
         more = f" (+{len(unwell) - 1} more)" if len(unwell) > 1 else ""
@@ -238,7 +242,7 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
     if paused:
         parts.append(f"{len(paused)} paused")
     denied = sum(entry.view.denials for entry in state.agents.values())
-    if denied and parts:
+    if denied and parts and not news:
         parts.append(plural(denied, "denial"))
     return Alert("  ·  ".join(parts), bad) if parts else None
 

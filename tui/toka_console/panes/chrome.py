@@ -160,6 +160,9 @@ class AlertStrip(Pane):
         style = palette.alert_bad if alert.bad else palette.alert
         return [Row(width, style).add(" ! " if alert.bad else " · ").add(clip(alert.text, width - 4)).strip()]
 
+    def on_click(self, event: Click) -> None:
+        self.post_message(Pressed("trouble.next"))
+
 
 class Footer(Pane):
     """Keys of the actions that can be done here, from the registry; a message to the operator while there is one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
+from rich.segment import Segment
 from textual.events import MouseScrollDown, MouseScrollUp
 from textual.strip import Strip
 
@@ -39,21 +40,67 @@ class OutputPane(Pane, can_focus=True):
         self._cache: dict[int, tuple[int, int, list[Strip]]] = {}
         self._bottom: int | None = None
         """Serial of the newest entry when following stopped."""
+        self._found: int | None = None
+        """Serial of the problem that was jumped to."""
+        self._seeking = 0
+        """Direction of a jump that waits for what was said before this console looked."""
 
     @property
     def following(self) -> bool:
         return self._anchor is None
 
     def follow(self) -> None:
-        self._anchor = None
+        self._anchor = self._found = None
         self.paint()
+
+    def found(self) -> Entry | None:
+        """The problem that was jumped to, while it is in the window."""
+        ring = self.ring()
+        return ring.get(self._found) if ring is not None and self._found is not None else None
+
+    def to_problem(self, direction: int) -> bool:
+        """Jump to the denial or failure after (+1) or before (-1) the last one found; while following, to the first or
+        the last of all, once the log has been read. False when there is none."""
+        from toka_console.ring import is_problem
+
+        ring = self.ring()
+        if ring is None:
+            return False
+        if self.following and self._earlier_comes(ring):
+            self._seeking = direction
+            return True
+        if self.found() is not None and self._found is not None:
+            number = self._found + direction
+        elif self._anchor is not None:
+            number = self._anchor[0]
+        else:
+            number = ring.first_serial if direction > 0 else ring.last_serial
+        while (entry := ring.get(number)) is not None and not is_problem(entry):
+            number += direction
+        if entry is None:
+            return False
+        self._stop_following(ring, (number, 0))
+        self._found = number
+        self.paint()
+        return True
+
+    def _earlier_comes(self, ring: OutputRing) -> bool:
+        """Whether history is still to be paged in."""
+        state, key = self.session.state, self._focus()
+        return ring.history_seq is not None and state is not None and key is not None and state.is_up(key.host)
+
+    def paint(self) -> None:
+        if self._seeking and (ring := self.ring()) is not None and not self._earlier_comes(ring):
+            direction, self._seeking = self._seeking, 0
+            self.to_problem(direction)
+        super().paint()
 
     def ring(self) -> OutputRing | None:
         state, key = self.session.state, self._focus()
         if state is None or key is None or (entry := state.agents.get(key)) is None:
             return None
         if key != self._key:
-            self._key, self._anchor = key, None
+            self._key, self._anchor, self._found, self._seeking = key, None, None, 0
             self._cache.clear()
         return entry.output
 
@@ -69,7 +116,7 @@ class OutputPane(Pane, can_focus=True):
 
     def depends(self) -> Hashable:
         ring = self.ring()
-        return None if ring is None else (self._focus(), ring.version, self._anchor)
+        return None if ring is None else (self._focus(), ring.version, self._anchor, self._found)
 
     def content(self, width: int, height: int) -> list[Strip]:
         ring = self.ring()
@@ -85,11 +132,16 @@ class OutputPane(Pane, can_focus=True):
         for number in range(serial, ring.last_serial + 1):
             entry = ring.get(number)
             if entry is not None:
-                rows += self._rows(ring, entry, width)[skip:]
+                drawn = self._rows(ring, entry, width)[skip:]
+                rows += self._chosen(drawn, width) if number == self._found else drawn
             skip = 0
             if len(rows) >= height:
                 break
         return rows[:height]
+
+    def _chosen(self, rows: list[Strip], width: int) -> list[Strip]:
+        base, chosen = self.palette.base, self.palette.selected
+        return [Strip([Segment(text, chosen(style or base)) for text, style, _ in row], width) for row in rows]
 
     def _valid(self, anchor: tuple[int, int], ring: OutputRing) -> tuple[int, int]:
         """`anchor`, or the beginning when its entry has left the window."""
@@ -133,7 +185,7 @@ class OutputPane(Pane, can_focus=True):
         if how == "top":
             self._stop_following(ring, (ring.first_serial, 0))
         elif how == "bottom":
-            self._anchor = None
+            self._anchor = self._found = None
         else:
             step = {"up": -1, "down": 1, "page_up": 1 - height, "page_down": height - 1,
                     "half_up": -(height // 2), "half_down": height // 2}[how]  # fmt: skip
