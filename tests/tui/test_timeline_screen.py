@@ -203,6 +203,7 @@ async def test_export_is_complete_and_says_its_digest(tmp_path: Path) -> None:
         assert [each["seq"] for each in records] == list(range(1, client.state.seq + 1))
         assert {each["proof"] for each in records} == {"unavailable"}
         await made.until(lambda: "sha256" in made.text(), "the digest")
+        assert target.stat().st_mode & 0o777 == 0o600
         before = target.read_bytes()
         await made.press(":")
         await made.type(f"export-timeline {target}")

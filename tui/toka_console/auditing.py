@@ -72,9 +72,9 @@ def export(app: ConsoleApp, context: Context, argument: str) -> None:
 async def _export(app: ConsoleApp, path: Path) -> None:
     """All records that the filter lets through, from the log itself, as JSON lines."""
     from toka_console.format import record_page
-    from toka_console.graph.export import write
     from toka_console.panes.trail_table import matching
     from toka_console.trail import KINDS, record_of
+    from toka_runtime.client.whole_file import write_new
     from toka_runtime.protocol.commands import ReadEvents
 
     bridge, chosen = app.bridge, app.session.filter("timeline")
@@ -90,7 +90,7 @@ async def _export(app: ConsoleApp, path: Path) -> None:
         more = more and bool(found)
     data = "".join(line + "\n" for line in lines).encode()
     try:
-        await asyncio.to_thread(write, path, data)
+        await asyncio.to_thread(write_new, path, data)
     except FileExistsError:
         app.say(f"{path} is there already; nothing was written", "bad")
     except OSError as error:

@@ -1,17 +1,16 @@
-"""The graph of a host as a file: Mermaid for documents, JSON for programs. Pure, but for `write`."""
+"""The graph of a host as a file: Mermaid for documents, JSON for programs. Pure, but for `export`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from toka_console.graph.critical import Critical, critical_path
 from toka_console.graph.dag import Dag, build
+from toka_runtime.client.whole_file import write_new
 from toka_runtime.errors import UsageError
 from toka_runtime.protocol.ids import AgentName, HostId
 from toka_runtime.protocol.snapshot import AgentView
@@ -45,7 +44,7 @@ def export(path: Path, fleets: Graphs) -> Written:
         dag = build(view.spec for view in views.values())
         hosts[host] = Drawn(dag, critical_path(dag, views), views)
     data = (mermaid(hosts) if path.suffix == ".mmd" else to_json(hosts)).encode()
-    write(path, data)
+    write_new(path, data)
     agents = sum(len(drawn.dag.names) for drawn in hosts.values())
     edges = sum(len(drawn.dag.edges) for drawn in hosts.values())
     return Written(agents, edges, len(data), hashlib.sha256(data).hexdigest())
@@ -112,18 +111,3 @@ def target(text: str) -> Path:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path.name}: what is it to be?", hint="end its name in .mmd (Mermaid) or .json")
     return path
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all. Never over another one: raises OSError."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # Unlike a rename, a link fails where there is a file already.
-        os.link(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
