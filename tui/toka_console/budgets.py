@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from toka_runtime.protocol.budget import WARN_AT, Account, BudgetFigure, BudgetScope, Spending
-from toka_runtime.protocol.states import LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +62,9 @@ def of_fleet(host: HostEntry, now: datetime) -> Iterator[Standing]:
 def warnings(state: ConsoleState, now: datetime) -> list[BudgetFigure]:
     """What is past a warning line, the fullest first. Of agents: those that live."""
     found = [each for host in state.hosts.values() for each in of_fleet(host, now)]
-    for entry in state.agents.values():
-        # Thousands of agents may be there: whoever has spent nothing is past no line.
-        if entry.view.model_calls and entry.view.state in LIVE:
-            found += of_agent(state.hosts[entry.key.host], entry.view)
+    # Thousands of agents may be there: whoever has spent nothing is past no line.
+    for key in sorted(state.tally.spenders):
+        found += of_agent(state.hosts[key.host], state.agents[key].view)
     past = [each for each in found if each.is_past(WARN_AT[0])]
     figures = [figure for each in past for figure in each.figures if figure.fraction >= WARN_AT[0]]
     return sorted(figures, key=lambda figure: -figure.fraction)

@@ -112,3 +112,12 @@ class Pending:
     answered_seq: int | None = None
     unknown: str = ""
     """Why the outcome is not known ("" while an answer is awaited)."""
+
+
+FoldKey = tuple[AgentKey, RunId | None, str, str, str, str, str]
+
+
+def fold_key(key: AgentKey, run: RunId | None, denial: Denial) -> FoldKey:
+    """Denials with the same key are one row."""
+    operation = denial.operation
+    return (key, run, operation.kind, operation.target, denial.layer, denial.rule, denial.capability)

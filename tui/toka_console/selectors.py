@@ -14,7 +14,7 @@ from toka_console.identity import AgentKey
 from toka_runtime.protocol.states import LIVE, AgentState, StopReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from toka_console.entries import Activity, AgentEntry, DenialEntry
@@ -209,8 +209,8 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
             bad = True
         elif host.fleet.stopped:
             parts.append(f"{name}: the runtime has stopped")
-    failed = _in_state(state, AgentState.FAILED)
-    unconfirmed = [entry for entry in state.agents.values() if entry.view.survivors]
+    failed = _entries(state, state.tally.in_state[AgentState.FAILED])
+    unconfirmed = _entries(state, state.tally.survived)
     rejected = sum(len(host.fleet.rejected) for host in state.hosts.values())
     if unconfirmed:
         parts.append(f"{plural(len(unconfirmed), 'kill')} UNCONFIRMED: {_names(unconfirmed)}")
@@ -223,7 +223,7 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
         worst, more = news[0], f" (+{len(news) - 1} more)" if len(news) > 1 else ""
         count = plural(worst.entry.view.denials, "denial")
         parts.append(f"{worst.entry.key.name}: {count}, the last {age(worst.at, now)} ago{more} (. finds it)")
-    if unwell := [entry for entry in state.agents.values() if entry.view.health is not None]:
+    if unwell := _entries(state, state.tally.unwell):
         newest = max(unwell, key=lambda entry: entry.view.health.since if entry.view.health else now)
         more = f" (+{len(unwell) - 1} more)" if len(unwell) > 1 else ""
         parts.append(f"{newest.key.name} {last_health(newest.view, now)}{more}")
@@ -238,12 +238,10 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
             if notice.level.value != "info":
                 parts.append(f"{notice.message} ({notice.hint})" if notice.hint else notice.message)
                 bad = bad or notice.level.value == "error"
-    paused = _in_state(state, AgentState.PAUSED)
-    if paused:
+    if paused := state.tally.in_state[AgentState.PAUSED]:
         parts.append(f"{len(paused)} paused")
-    denied = sum(entry.view.denials for entry in state.agents.values())
-    if denied and parts and not news:
-        parts.append(plural(denied, "denial"))
+    if state.tally.denials and parts and not news:
+        parts.append(plural(state.tally.denials, "denial"))
     return Alert("  ·  ".join(parts), bad) if parts else None
 
 
@@ -258,8 +256,8 @@ def newest_limit(state: ConsoleState, now: datetime) -> Activity | None:
     return newest if newest is not None and (now - newest.at).total_seconds() < LIMIT_SHOWN_S else None
 
 
-def _in_state(state: ConsoleState, wanted: AgentState) -> list[AgentEntry]:
-    return [entry for entry in state.agents.values() if entry.view.state is wanted]
+def _entries(state: ConsoleState, keys: Collection[AgentKey]) -> list[AgentEntry]:
+    return [state.agents[key] for key in sorted(keys)]
 
 
 def _names(entries: Iterable[AgentEntry]) -> str:

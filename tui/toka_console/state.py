@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from toka_console import record
-from toka_console.entries import Activity, AgentEntry, DenialEntry, HostEntry, Pending
+from toka_console.entries import Activity, AgentEntry, DenialEntry, FoldKey, HostEntry, Pending, fold_key
 from toka_console.history import scale_for
 from toka_console.identity import AgentKey
 from toka_console.ring import OutputRing
+from toka_console.tally import Tally
 from toka_runtime.client.base import Link, LinkState
 from toka_runtime.protocol import events as ev
-from toka_runtime.protocol.capability import Denial
 from toka_runtime.protocol.commands import CommandResult
 from toka_runtime.protocol.fold import fold
-from toka_runtime.protocol.ids import AgentName, CommandId, HostId, RunId
+from toka_runtime.protocol.ids import AgentName, CommandId, HostId
 from toka_runtime.protocol.snapshot import AgentView, ApprovalView, FleetState
-from toka_runtime.protocol.states import LIVE, AgentState
+from toka_runtime.protocol.states import LIVE
 
 MAX_DENIALS = 1_000
 MAX_ACTIVITY = 2_000
@@ -31,14 +31,6 @@ OUTPUT_TOTAL = 24 * 2**20
 """Characters of output held for all agents together; shared out, within the two limits below."""
 OUTPUT_LEAST, OUTPUT_MOST = 32 * 2**10, 512 * 2**10
 TOKEN_WINDOW = timedelta(seconds=30)
-
-
-FoldKey = tuple[AgentKey, RunId | None, str, str, str, str, str]
-
-
-def _fold_key(key: AgentKey, run: RunId | None, denial: Denial) -> FoldKey:
-    operation = denial.operation
-    return (key, run, operation.kind, operation.target, denial.layer, denial.rule, denial.capability)
 
 
 def _key_of(envelope: ev.Envelope) -> AgentKey | None:
@@ -53,6 +45,8 @@ class ConsoleState:
     denials: deque[DenialEntry] = field(default_factory=deque[DenialEntry])
     activity: deque[Activity] = field(default_factory=lambda: deque[Activity](maxlen=MAX_ACTIVITY))
     pending: dict[CommandId, Pending] = field(default_factory=dict[CommandId, Pending])
+    tally: Tally = field(default_factory=Tally)
+    """What the agents add up to."""
     version: int = 0
     order_version: int = 0
     """Grows when the set of rows or their order may have changed."""
@@ -101,13 +95,31 @@ class ConsoleState:
                 entry.output.mark(fleet.at, "gap", f"{missed:,} events of this host not shown (they are in the log)")
             self._update(entry, view)
         for key in [key for key in self.agents if key.host == fleet.host and key.name not in fleet.agents]:
-            del self.agents[key]
-            self.asking.discard(key)
-            self.granted.discard(key)
+            self._forget(key)
         self._settle(fleet.host)
         self.version += 1
         self.order_version += 1
         self.totals_version += 1
+
+    def drop(self, host: HostId) -> None:
+        """Forget a host that was left, with all that is its."""
+        self.hosts.pop(host, None)
+        for key in [key for key in self.agents if key.host == host]:
+            self._forget(key)
+        self.denials = deque(each for each in self.denials if each.key.host != host)
+        self._denial_index = {same: each for same, each in self._denial_index.items() if each.key.host != host}
+        kept = (each for each in self.activity if each.key is None or each.key.host != host)
+        self.activity = deque(kept, maxlen=MAX_ACTIVITY)
+        self.pending = {each: sent for each, sent in self.pending.items() if all(k.host != host for k in sent.keys)}
+        for version in ("version", "order_version", "denials_version", "totals_version", "recent_version",
+                        "approvals_version"):  # fmt: skip
+            setattr(self, version, getattr(self, version) + 1)
+
+    def _forget(self, key: AgentKey) -> None:
+        self.tally.carry(key, self.agents.pop(key).view, None)
+        self.limits_reached.pop(key, None)
+        self.asking.discard(key)
+        self.granted.discard(key)
 
     def apply(self, envelopes: Sequence[ev.Envelope]) -> None:
         """Carry the state forward by clean envelopes of hosts already adopted, in stream order."""
@@ -211,7 +223,7 @@ class ConsoleState:
         self.denials_version += 1
         self.totals_version += 1
         denial = event.denial
-        same = _fold_key(key, envelope.run, denial)
+        same = fold_key(key, envelope.run, denial)
         if (known := self._denial_index.get(same)) is not None:
             known.count += event.count
             known.at, known.seq, known.denial = envelope.at, envelope.seq, denial
@@ -228,7 +240,7 @@ class ConsoleState:
     def _trim_denials(self) -> None:
         while len(self.denials) > MAX_DENIALS:
             gone = self.denials.popleft()
-            self._denial_index.pop(_fold_key(gone.key, gone.run, gone.denial), None)
+            self._denial_index.pop(fold_key(gone.key, gone.run, gone.denial), None)
 
     def _new_agent(self, key: AgentKey, view: AgentView) -> AgentEntry:
         entry = self.agents[key] = AgentEntry(key, view, OutputRing(OUTPUT_MOST))
@@ -236,6 +248,7 @@ class ConsoleState:
         for other in self.agents.values():
             other.output.capacity = share
         self.order_version += 1
+        self.tally.carry(key, None, view)
         self._approvals_changed(key, (), view)
         return entry
 
@@ -249,6 +262,7 @@ class ConsoleState:
             self.order_version += 1
         if view.approvals != before.approvals or view.grants != before.grants:
             self._approvals_changed(entry.key, before.approvals, view)
+        self.tally.carry(entry.key, before, view)
         entry.view = view
         entry.version += 1
 
@@ -292,7 +306,7 @@ class ConsoleState:
         for offset, known in enumerate(live, 1):
             known.serial = start + offset
             self.denials.append(known)
-            self._denial_index[_fold_key(known.key, known.run, known.denial)] = known
+            self._denial_index[fold_key(known.key, known.run, known.denial)] = known
         self._trim_denials()
         self.denials_version += 1
         self.recent_version += 1
@@ -363,12 +377,6 @@ class ConsoleState:
         """Agents whose processes may exist."""
         return [entry for entry in self.agents.values() if entry.view.state in LIVE or entry.view.survivors]
 
-    def by_state(self) -> dict[AgentState, int]:
-        counts: dict[AgentState, int] = {}
-        for entry in self.agents.values():
-            counts[entry.view.state] = counts.get(entry.view.state, 0) + 1
-        return counts
-
     def tokens_per_s(self, now: datetime) -> float:
         """Output tokens of model calls that ended in the last half minute."""
         while self._tokens and now - self._tokens[0][0] > TOKEN_WINDOW:
@@ -378,9 +386,9 @@ class ConsoleState:
     def banner(self) -> str:
         """What must be said loudly all the time: agents without walls, and that no model is used."""
         notes = [host.fleet.runtime.provider_note for host in self.hosts.values() if host.fleet.runtime is not None]
-        names = [entry.view.name for entry in self.live() if entry.view.in_force and entry.view.in_force.unconfined]
-        if names:
-            notes.insert(0, f"UNCONFINED, with all rights of their user: {', '.join(names)}")
+        if unconfined := sorted(self.tally.unconfined):
+            names = ", ".join(key.name for key in unconfined)
+            notes.insert(0, f"UNCONFINED, with all rights of their user: {names}")
         return "  ".join(note for note in notes if note)
 
     def link_of(self, key: AgentKey) -> Link | None:

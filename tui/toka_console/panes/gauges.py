@@ -68,17 +68,16 @@ class GaugesPane(Pane):
             self._meter("MEM", share, f"{units.size(used)}/{units.size(total)}" if known else "unknown", width)
         )
         lines.append(self._states(state, width))
-        tokens = [entry.view.tokens for entry in state.agents.values()]
-        sent, written = sum(t.total_tokens - t.output_tokens for t in tokens), sum(t.output_tokens for t in tokens)
+        sums = state.tally
+        sent, written = sums.tokens - sums.output_tokens, sums.output_tokens
         row = Row(width, palette.base).gap().add("TOK ", palette.heading)
         row.add(f"{units.count(sent)} in  {units.count(written)} out").add("  ")
         row.add(f"{state.tokens_per_s(self.session.now()):.0f}/s", palette.muted)
         lines.append(row.strip())
         row = Row(width, palette.base).gap().add("$   ", palette.heading).add(self._spend(state))
-        denied = sum(entry.view.denials for entry in state.agents.values())
+        denied = sums.denials
         row.add("  ").add(units.plural(denied, "denial"), palette.bad if denied else palette.muted)
-        calls = sum(entry.view.model_calls for entry in state.agents.values())
-        row.add(f"  {units.plural(calls, 'model call')}", palette.muted)
+        row.add(f"  {units.plural(sums.model_calls, 'model call')}", palette.muted)
         lines.append(row.strip())
         lines += self._caps(host, width)
         if height - len(lines) >= 4:
@@ -141,9 +140,8 @@ class GaugesPane(Pane):
         return row.strip()
 
     def _counts(self, state: ConsoleState, row: Row, words: bool) -> None:
-        counts = state.by_state()
         for wanted in _ORDER:
-            if count := counts.get(wanted, 0):
+            if count := len(state.tally.in_state[wanted]):
                 badge = glyphs.AGENT[wanted]
                 row.add(f"{badge.glyph} {count} ", self.palette.role(badge.role))
                 if words:
@@ -151,8 +149,7 @@ class GaugesPane(Pane):
                 row.gap()
 
     def _spend(self, state: ConsoleState) -> str:
-        spent = sum(entry.view.cost_usd for entry in state.agents.values())
-        unpriced = sum(entry.view.unpriced_calls for entry in state.agents.values())
+        spent, unpriced = state.tally.cost_usd, state.tally.unpriced_calls
         return f"${units.money(spent)}" + (f" + {units.plural(unpriced, 'unpriced call')}" if unpriced else "")
 
     def _one_line(self, state: ConsoleState, host: HostEntry, width: int) -> Strip:
