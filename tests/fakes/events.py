@@ -250,6 +250,8 @@ def every_kind() -> list[ev.Event]:
         ev.GrantUsed(grant=GrantId("g1"), call=CallId("c9"), tool="write_file", targets=("docs/a.md",)),
         ev.GrantRevoked(grant=GrantId("g1"), actor="operator"),
         ev.GrantExpired(grant=GrantId("g1"), why=GrantEnd.TIME),
+        ev.CapabilityWithdrawn(capability="filesystem-write", actor="operator"),
+        ev.CapabilityRestored(capability="filesystem-write", actor="operator"),
         ev.CommandHandled(command=CommandId("c:1"), actor="me", name="agent.kill", ok=True),
     ]
 

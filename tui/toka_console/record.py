@@ -110,6 +110,10 @@ def activity(envelope: ev.Envelope) -> Line | None:
             return Line(f"granted by {event.grant.actor}: {event.grant.text}", "warn")
         case ev.GrantRevoked():
             return Line(f"grant {event.grant} revoked by {event.actor}", "info")
+        case ev.CapabilityWithdrawn():
+            return Line(f"{event.capability} withdrawn by {event.actor}", "warn")
+        case ev.CapabilityRestored():
+            return Line(f"{event.capability} restored by {event.actor}: the next run has it", "info")
         case ev.GrantExpired():
             return Line(f"grant {event.grant} is over ({event.why})", "info")
         case ev.BudgetSet():

@@ -8,12 +8,12 @@ its operations.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from toka_runtime.aio import see_through
+from toka_runtime.aio import cancel_and_wait, see_through, spawn
 from toka_runtime.broker.approvals import ApprovalDesk, Asked, Cover
 from toka_runtime.broker.denials import DenialLog, Emit
 from toka_runtime.broker.grants import LiveGrant, TakenBack
@@ -42,6 +42,7 @@ from toka_runtime.sandbox.plan import KernelRefusal, ToolOutcome, ToolRequest, T
 Output = Callable[[Stream, str, int, int, CallId], None]
 """(stream, text, task, turn, call)."""
 FILE_TOOL_TIMEOUT_S = 60.0
+CUT_S = 2.0
 SANDBOX_RULE = "sandbox:refused"
 TOLD_BY_PROXY = "tool.refused_by_proxy"
 """The proxy has recorded this refusal itself."""
@@ -104,6 +105,12 @@ class Gate:
         """`emit` returns when an event is durable and raises StoreError when it cannot be. `timeout_s` is what a
         command gets that asks for no time of its own. Without `approvals` what is not covered is denied at once."""
         self.rights = rights
+        self._narrowed = False
+        """The rights are less than those that the agent's process was started with."""
+        self._cut = asyncio.Event()
+        """Set when the calls that were begun before have to end."""
+        self._why = ""
+        self._open: set[asyncio.Task[_Done]] = set()
         self._root = str(Path(root).resolve())
         self._runner = runner
         self._emit = emit
@@ -163,6 +170,15 @@ class Gate:
         await self._tell(operation, decision, task)
         return decision
 
+    async def narrow(self, rights: Rights, why: str) -> None:
+        """Less rights from now on: whatever begins is decided, and held by the kernel, by these; calls in progress are
+        ended. Returns when they are, or after `CUT_S` (those of a frozen tree end when it goes on)."""
+        self.rights, self._narrowed = rights, True
+        self._why, cut, self._cut = why, self._cut, asyncio.Event()
+        cut.set()
+        if self._open:
+            await asyncio.wait(set(self._open), timeout=CUT_S)
+
     async def flush(self) -> None:
         """Tell the denials that are still counted. Call when the run ends. Raises StoreError."""
         await self._denials.flush()
@@ -176,18 +192,37 @@ class Gate:
             return _answer(f"Invalid call of {name}: {problem}. Nothing was done.", "error")
         if prepared.tool == "finish":
             return _finished(prepared.arguments)
+        # Of the time of the decision: what is taken away after it ends the call, wherever it is by then.
+        cut = self._cut
         refused, used = await self._decide_all(prepared, place)
         if refused:
             return _answer(refused, "denied")
-        if self._approvals is None or not used:
-            return await self._run(prepared, place)
-        granted = self._approvals.grants.widened(self.rights, used)
         try:
+            if self._approvals is None or not used:
+                own = self.rights if self._narrowed else None
+                return await self._unless(cut, lambda: self._run(prepared, place, own))
+            granted = self._approvals.grants.widened(self.rights, used)
             return await self._approvals.grants.carry_out(
-                used, place.call, prepared.tool, lambda: self._run(prepared, place, granted)
+                used, place.call, prepared.tool, lambda: self._unless(cut, lambda: self._run(prepared, place, granted))
             )
         except TakenBack as error:
             return _answer(f"The operator has revoked {error}; the call was ended before it was done.", "denied")
+
+    async def _unless(self, cut: asyncio.Event, work: Callable[[], Coroutine[Any, Any, _Done]]) -> _Done:
+        """Raises TakenBack when rights were taken away before the call's end; it has ended then, or never begun."""
+        if cut.is_set():
+            raise TakenBack(self._why)
+        working, cutting = spawn(work(), name="tool call"), spawn(cut.wait(), name="cut")
+        self._open.add(working)
+        try:
+            await asyncio.wait({working, cutting}, return_when=asyncio.FIRST_COMPLETED)
+            if cut.is_set():
+                raise TakenBack(self._why)
+            return working.result()
+        finally:
+            await cancel_and_wait(cutting)
+            await cancel_and_wait(working)
+            self._open.discard(working)
 
     async def _not_offered(self, name: str, prepared: Prepared | None, place: _Place) -> _Done:
         """What a tool that is not offered would have done is told by its exact target where there is one."""
@@ -244,7 +279,7 @@ class Gate:
             )
 
     async def _run(self, prepared: Prepared, place: _Place, granted: Rights | None = None) -> _Done:
-        """`granted`: the rights of this call, where they are more than the agent's own."""
+        """`granted`: the rights of this call, where they are not those that the agent's process was started with."""
         arguments = dict(prepared.arguments)
         timeout_s = FILE_TOOL_TIMEOUT_S
         if prepared.tool == "run_command":

@@ -14,7 +14,13 @@ from toka_runtime.cli.render import clean
 from toka_runtime.client.attached import AttachedClient
 from toka_runtime.errors import UsageError
 from toka_runtime.protocol.approval import GrantScope
-from toka_runtime.protocol.commands import Command, DecideApproval, RevokeGrant
+from toka_runtime.protocol.commands import (
+    Command,
+    DecideApproval,
+    RestoreCapability,
+    RevokeGrant,
+    WithdrawCapability,
+)
 from toka_runtime.protocol.ids import RunRef
 from toka_runtime.protocol.snapshot import AgentView, ApprovalView, FleetState, GrantView
 
@@ -24,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     if verb in ("approve", "deny"):
         parser.add_argument("identity", metavar="REQUEST", help="as `approvals` lists it")
     if verb == "revoke":
-        parser.add_argument("identity", metavar="GRANT", help="as `grants` lists it")
+        parser.add_argument("identity", metavar="GRANT", help="as `grants` lists it, or an agent with --capability")
+        parser.add_argument(
+            "--capability", default="", metavar="NAME", help="take this one away, whatever its spec says"
+        )
+        parser.add_argument("--restore", action="store_true", help="with --capability: its next run has it again")
     if verb == "approve":
         parser.add_argument("--scope", choices=[str(scope) for scope in GrantScope], default=str(GrantScope.ONCE))
         parser.add_argument("--folder", action="store_true", help="the folder around the file, where that is offered")
@@ -54,6 +64,8 @@ async def _execute(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace, client: AttachedClient, state: FleetState) -> Command:
     """Raises UsageError when there is no such thing: nothing is sent then."""
+    if args.verb == "revoke" and (args.capability or args.restore):
+        return _withdraw(args, client, state)
     for view in state.agents.values():
         ref = RunRef(host=client.host, agent=view.name, run=view.run, process=view.process)
         if args.verb == "revoke":
@@ -65,6 +77,17 @@ def _command(args: argparse.Namespace, client: AttachedClient, state: FleetState
                 return _answer(args, ref, waiting)
     what = "grant" if args.verb == "revoke" else "request"
     raise UsageError(f"no {what} {args.identity} here", hint="toka-runtime approvals lists both")
+
+
+def _withdraw(args: argparse.Namespace, client: AttachedClient, state: FleetState) -> Command:
+    if not args.capability:
+        raise UsageError("restore what?", hint="toka-runtime revoke AGENT --capability NAME --restore")
+    view = state.agents.get(args.identity)
+    if view is None:
+        raise UsageError(f"no agent {args.identity} here", hint=f"there are: {', '.join(state.agents)}")
+    ref = RunRef(host=client.host, agent=view.name, run=view.run, process=view.process)
+    make = RestoreCapability if args.restore else WithdrawCapability
+    return make(target=ref, capability=args.capability)
 
 
 def _answer(args: argparse.Namespace, ref: RunRef, waiting: ApprovalView) -> DecideApproval:

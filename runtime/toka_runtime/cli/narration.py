@@ -118,6 +118,10 @@ def describe(envelope: ev.Envelope) -> str:
             return f"GRANTED {event.grant.id} by {event.grant.actor}: {one_line(event.grant.text)}"
         case ev.GrantRevoked() as event:
             return f"grant {event.grant} revoked by {event.actor}"
+        case ev.CapabilityWithdrawn() as event:
+            return f"WITHDRAWN {event.capability} by {event.actor}"
+        case ev.CapabilityRestored() as event:
+            return f"{event.capability} restored by {event.actor}"
         case ev.GrantExpired() as event:
             return f"grant {event.grant} is over ({event.why})"
         case ev.ModelCallRetried(shared=True) as event:

@@ -5,7 +5,7 @@ Kernel rules, proxy list, the tools that the model is offered and the text for t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from toka_runtime.policy.catalogue import Catalogue
@@ -22,6 +22,7 @@ WRITE_TOOLS = ("write_file", "edit_file")
 
 @dataclass
 class _Collected:
+    without: frozenset[str] = frozenset()
     read: dict[str, PathRule] = field(default_factory=dict[str, PathRule])
     write: dict[str, PathRule] = field(default_factory=dict[str, PathRule])
     execute: dict[str, ExecuteRule] = field(default_factory=dict[str, ExecuteRule])
@@ -31,10 +32,10 @@ class _Collected:
     refused: list[str] = field(default_factory=list[str])
 
 
-def compile_rights(spec: AgentSpec, catalogue: Catalogue) -> Rights:
+def compile_rights(spec: AgentSpec, catalogue: Catalogue, without: Collection[str] = ()) -> Rights:
     """Never raises for what a spec says: names and scopes that mean nothing grant nothing, and are listed in `unknown`
     and `refused`. A capability that is declared and scoped is limited to its scopes; one that is only in `grants` is
-    added, scoped."""
+    added, scoped. `without`: capabilities that an operator has withdrawn, also where others include them."""
     scopes: dict[str, list[str]] = {}
     unknown: dict[str, None] = {}
     for grant in spec.grants:
@@ -51,7 +52,7 @@ def compile_rights(spec: AgentSpec, catalogue: Catalogue) -> Rights:
         else:
             held[name] = None
     held |= dict.fromkeys(scopes)
-    collected = _Collected()
+    collected = _Collected(without=frozenset(without))
     for name in held:
         _add(name, scopes, catalogue, collected)
     # They read any file of the folder, so they don't go with a narrower right to read.
@@ -64,6 +65,8 @@ def compile_rights(spec: AgentSpec, catalogue: Catalogue) -> Rights:
 def _add(name: str, scopes: dict[str, list[str]], catalogue: Catalogue, into: _Collected) -> None:
     own = catalogue.capabilities[name]
     for inner in catalogue.closure(name):
+        if inner in into.without:
+            continue
         entry = catalogue.capabilities[inner]
         # What is included obeys the scope of what includes it, where both are about the same thing.
         wanted = scopes.get(inner) or (scopes.get(name) if entry.scope == own.scope else None)

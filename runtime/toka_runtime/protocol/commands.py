@@ -104,6 +104,23 @@ class RevokeGrant(Model):
     grant: GrantId
 
 
+class WithdrawCapability(Model):
+    """From the answer on nothing that begins rests on the capability, whatever the spec declares; calls in progress and
+    open connections are ended (of a frozen agent: when it goes on). It holds for later runs, too, until restored."""
+
+    op: Literal["capability.withdraw"] = "capability.withdraw"
+    target: RunRef
+    capability: str
+
+
+class RestoreCapability(Model):
+    """The agent's next run has the capability again."""
+
+    op: Literal["capability.restore"] = "capability.restore"
+    target: RunRef
+    capability: str
+
+
 class SetBudget(Model):
     """A new cap for one account, or, without a name, for each account of the scope; both None: none any more. Agents
     that wait for it go on. `name`: an agent, `agent/0` for its first task, an ISO date."""
@@ -158,6 +175,8 @@ Command = Annotated[
     | ResumeFleet
     | DecideApproval
     | RevokeGrant
+    | WithdrawCapability
+    | RestoreCapability
     | SetBudget
     | ReadEvents
     | ReadDiff
@@ -169,7 +188,9 @@ QUERIES = frozenset({"events.read", "agent.diff", "transcript.read"})
 """They change nothing and are not recorded."""
 
 
-_OPERATORS = frozenset({"agent.pause", "agent.resume", "fleet.pause", "fleet.resume", "approval.decide"})
+_OPERATORS = frozenset(
+    {"agent.pause", "agent.resume", "fleet.pause", "fleet.resume", "approval.decide", "capability.withdraw"}
+)
 
 
 def may(role: Role, op: str) -> bool:

@@ -473,6 +473,22 @@ class GrantRevoked(Event):
     actor: str
 
 
+class CapabilityWithdrawn(Event):
+    """Whatever the spec declares, the agent has it no more, in this run and in later ones, until it is restored."""
+
+    kind: Literal["capability.withdrawn"] = "capability.withdrawn"
+    capability: str
+    actor: str
+
+
+class CapabilityRestored(Event):
+    """The agent's next run has it again."""
+
+    kind: Literal["capability.restored"] = "capability.restored"
+    capability: str
+    actor: str
+
+
 class GrantExpired(Event):
     kind: Literal["grant.expired"] = "grant.expired"
     grant: GrantId
@@ -543,6 +559,8 @@ KnownEvent = Annotated[
     | GrantUsed
     | GrantRevoked
     | GrantExpired
+    | CapabilityWithdrawn
+    | CapabilityRestored
     | CommandHandled,
     Field(discriminator="kind"),
 ]

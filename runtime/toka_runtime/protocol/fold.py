@@ -107,6 +107,7 @@ def _loaded(before: AgentView | None, envelope: ev.Envelope, event: ev.SpecLoade
         since=envelope.at,
         tasks=tuple(TaskView(description=task.description) for task in tasks),
         objectives=(Verdict.NONE,) * len(event.spec.objectives),
+        withdrawn=before.withdrawn if before is not None else (),
     )
 
 
@@ -241,6 +242,14 @@ def _grant_over(draft: Draft, envelope: ev.Envelope, event: ev.GrantRevoked | ev
     draft["grants"] = tuple(view for view in grants if view.grant.id != event.grant)
 
 
+def _withdrawn(draft: Draft, envelope: ev.Envelope, event: ev.CapabilityWithdrawn) -> None:
+    draft["withdrawn"] = (*draft["withdrawn"], event.capability)
+
+
+def _restored(draft: Draft, envelope: ev.Envelope, event: ev.CapabilityRestored) -> None:
+    draft["withdrawn"] = tuple(name for name in draft["withdrawn"] if name != event.capability)
+
+
 def _count_frozen(draft: Draft, at: datetime, *, frozen: bool) -> None:
     def moved(countdown: Countdown) -> Countdown:
         return countdown.frozen(at) if frozen else countdown.thawed(at)
@@ -354,6 +363,8 @@ _CHANGES: dict[type[ev.Event], Callable[[Draft, ev.Envelope, Any], None]] = {
     ev.GrantUsed: _grant_used,
     ev.GrantRevoked: _grant_over,
     ev.GrantExpired: _grant_over,
+    ev.CapabilityWithdrawn: _withdrawn,
+    ev.CapabilityRestored: _restored,
     ev.WorkspaceReady: _workspace_ready,
     ev.WorkCommitted: _committed,
     ev.OutputAppended: _output,

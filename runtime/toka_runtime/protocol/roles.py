@@ -9,6 +9,6 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Look."""
     OPERATOR = "operator"
-    """Also pause, resume, and answer what waits for approval."""
+    """Also pause, resume, answer what waits for approval, and withdraw capabilities."""
     ADMIN = "admin"
     """Also start, stop, kill, revoke, and set budgets."""

@@ -146,6 +146,15 @@ class AgentView(Model):
     as before, but its call waits and its time limit stands still."""
     grants: tuple[GrantView, ...] = ()
     """What operators have opened beyond the spec and still holds, oldest first."""
+    withdrawn: tuple[str, ...] = ()
+    """Capabilities that operators have taken away, whatever the spec declares; runs keep it."""
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Those that its rights rest on and that can be withdrawn."""
+        rights = self.rights
+        rules = (*rights.read, *rights.write, *rights.execute, *rights.network)
+        return tuple(name for name in dict.fromkeys(rule.capability for rule in rules) if name not in self.withdrawn)
 
     @property
     def tasks_done(self) -> int:

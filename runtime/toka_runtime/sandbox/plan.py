@@ -55,7 +55,7 @@ class ToolRequest(Model):
     output_cap_bytes: int = OUTPUT_BYTES
     """Result text longer than this keeps head and tail, with a digest of the whole."""
     granted: Rights | None = Field(default=None, exclude=True)
-    """The rights of this one call, where an operator has granted more than the plan has; for the kernel's rules, not
+    """The rights of this one call, where an operator has granted more or withdrawn some; for the kernel's rules, not
     for the child to read."""
 
 

@@ -46,7 +46,7 @@ from toka_runtime.supervisor.health import HealthReactions
 from toka_runtime.supervisor.journal import FRESH, Beginning, beginning, run_on_record
 from toka_runtime.supervisor.limits_watch import Reactions, ends_run
 from toka_runtime.supervisor.pausing import SoftPause, at_rest, pause_text
-from toka_runtime.supervisor.run import RunOutcome, all_verified, perform
+from toka_runtime.supervisor.run import Narrow, RunOutcome, all_verified, perform
 from toka_runtime.supervisor.services import RunVoice, Services
 from toka_runtime.supervisor.starting import launch, prepare, tell_protections
 from toka_runtime.supervisor.steps import Steps
@@ -79,6 +79,7 @@ class Agent:
         self.gate = PauseGate()
         self.approvals: ApprovalDesk | None = None
         """Of the current run, when what lies beyond its rights is put before an operator."""
+        self._narrow: Narrow | None = None
         self._services = services
         self._life: asyncio.Task[None] | None = None
         self._ending: Ending | None = None
@@ -110,6 +111,12 @@ class Agent:
     @property
     def name(self) -> AgentName:
         return self.spec.name
+
+    async def limit_rights(self, rights: Rights, why: str = "") -> None:
+        """Have these rights from the next run on; `why` (what was taken away): from now on."""
+        self.rights = rights
+        if why and self._narrow is not None:
+            await self._narrow(rights, why)
 
     # -- what the scheduler does ----------------------------------------------------------------------------------
 
@@ -463,8 +470,8 @@ class Agent:
             ProcessStarted(process=process.process, worker_pid=process.worker_pid, protections=process.protections)
         )
 
-        async def ready(desk: ApprovalDesk | None) -> None:
-            self.approvals = desk
+        async def ready(desk: ApprovalDesk | None, narrow: Narrow) -> None:
+            self.approvals, self._narrow = desk, narrow
             await self._change(AgentState.RUNNING)
             await self._until_told(begin, held=held)
             await self._before_step()
@@ -495,6 +502,7 @@ class Agent:
 
     async def _clean_up(self, ending: Ending) -> Ending:
         process, self.process, self.meter, self.approvals = self.process, None, None, None
+        self._narrow = None
         self._frozen, self._soft, self._steps = False, None, None
         if self.run is not None:
             self._services.gateway.release(self.run)

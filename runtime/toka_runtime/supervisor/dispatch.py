@@ -18,6 +18,7 @@ from toka_runtime.sandbox.plan import StopProof
 from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.supervisor import Supervisor
 from toka_runtime.supervisor.transcript import transcript_page
+from toka_runtime.supervisor.withdrawals import restore, withdraw
 
 REMEMBERED = 10_000
 DEDUPE_S = 600.0
@@ -131,6 +132,12 @@ class Dispatcher:
                 return await self._desk(command.target).decide(command, request.actor), {}
             case cmd.RevokeGrant():
                 return await self._desk(command.target).revoke(command.grant, request.actor), {}
+            case cmd.WithdrawCapability():
+                agent = self._run(command.target)
+                return await withdraw(supervisor.services, agent, command.capability, request.actor), {}
+            case cmd.RestoreCapability():
+                agent = self._run(command.target)
+                return await restore(supervisor.services, agent, command.capability, request.actor), {}
             case cmd.SetBudget():
                 return await supervisor.set_budget(command.scope, command.name, command.budget, request.actor), {}
             case cmd.ReadEvents():
@@ -224,6 +231,11 @@ def _target(command: cmd.Command) -> str:
             return f"{target.host}/{target.agent}/{target.run or '-'}"
         case cmd.DecideApproval(target=target, approval=identity) | cmd.RevokeGrant(target=target, grant=identity):
             return f"{target.host}/{target.agent}/{target.run or '-'}/{identity}"
+        case (
+            cmd.WithdrawCapability(target=target, capability=name)
+            | cmd.RestoreCapability(target=target, capability=name)
+        ):
+            return f"{target.host}/{target.agent}/{target.run or '-'}/{name}"
         case cmd.StartAgent(agent=agent):
             return agent
         case cmd.SetBudget(scope=scope, name=name):

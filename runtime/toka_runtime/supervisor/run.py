@@ -29,6 +29,9 @@ from toka_runtime.supervisor.steps import Steps
 from toka_runtime.supervisor.tasks import TaskEnd, TaskScene, prove, run_task
 from toka_runtime.supervisor.workspace import AgentWorkspace
 
+Narrow = Callable[[Rights, str], Awaitable[None]]
+"""Takes rights away while a run goes on: (what is left, what is gone)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
@@ -48,12 +51,13 @@ async def perform(
     pause_gate: PauseGate,
     *,
     asks: bool,
-    on_ready: Callable[[ApprovalDesk | None], Awaitable[None]],
+    on_ready: Callable[[ApprovalDesk | None, Narrow], Awaitable[None]],
     on_budget: OnBudget,
     steps: Steps,
     begin: Beginning = FRESH,
 ) -> RunOutcome:
-    """`asks`: what lies beyond the rights is put before an operator. `begin`: what an earlier run has done already.
+    """`asks`: what lies beyond the rights is put before an operator. `on_ready`: its work begins; with what takes
+    rights away while it goes on. `begin`: what an earlier run has done already.
 
     Raises what ends a run at once: WorkerDied, StoreError, ProtocolError, DeadlineExceeded, cancellation."""
     services = voice.services
@@ -118,7 +122,12 @@ async def perform(
         if process.listener is not None:
             await proxy.serve(process.listener)
         await within(hello, options.loop.ready_timeout_s, pause_gate, services.clock)
-        await on_ready(desk)
+
+        async def narrow(less: Rights, why: str) -> None:
+            await gate.narrow(asking_rights(less) if asks else less, why)
+            await proxy.recheck()
+
+        await on_ready(desk, narrow)
         scene = TaskScene(voice, spec, session, process, pause_gate, tasks, root, environment)
         ends = await _tasks(scene, desk, begin)
         verdicts = await _objectives(scene, begin.objectives) if all(end.ok for end in ends) else ()

@@ -66,6 +66,7 @@ from toka_runtime.supervisor.recovery import Recovery
 from toka_runtime.supervisor.reports import Reporter
 from toka_runtime.supervisor.scheduler import Candidate, schedule
 from toka_runtime.supervisor.services import Services
+from toka_runtime.supervisor.withdrawals import rights_left
 from toka_runtime.supervisor.workspace import Workspaces
 
 PROBE_AFTER_S = 0.5
@@ -233,6 +234,9 @@ class Supervisor:
                     spec=spec, rights=rights, conditions=tuple(sorted(self.options.enable)), kept=left is not None
                 ),
                 agent=spec.name,
+            )
+            await self.agents[spec.name].limit_rights(
+                rights_left(spec, catalogue, self.services.state().agents[spec.name])
             )
             if left is not None:
                 await self.agents[spec.name].take_up(left)

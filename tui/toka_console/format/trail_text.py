@@ -11,8 +11,8 @@ FILTER_KEYS = ("agent", "host", "kind", "actor", "layer", "cap", "run", "text")
 _GROUPS = {
     "tool": "operation", "operation.allowed": "operation", "operation.denied": "denial", "model": "model",
     "agent.limit_reached": "limit", "agent.limits_in_force": "limit", "agent.state_changed": "state",
-    "task": "task", "approval": "approval", "grant": "grant", "budget": "budget", "command": "operator",
-    "agent": "agent", "runtime": "runtime", "host": "runtime", "spec": "spec",
+    "task": "task", "approval": "approval", "grant": "grant", "capability": "grant", "budget": "budget",
+    "command": "operator", "agent": "agent", "runtime": "runtime", "host": "runtime", "spec": "spec",
 }  # fmt: skip
 """Kind, or what it begins with → the word in the table."""
 
@@ -91,7 +91,14 @@ def actor(envelope: ev.Envelope) -> str:
     """Who acted: the operator and from where, else the agent, else the runtime."""
     event = envelope.event
     match event:
-        case ev.CommandHandled() | ev.ApprovalDecided() | ev.GrantRevoked() | ev.BudgetSet():
+        case (
+            ev.CommandHandled()
+            | ev.ApprovalDecided()
+            | ev.GrantRevoked()
+            | ev.CapabilityWithdrawn()
+            | ev.CapabilityRestored()
+            | ev.BudgetSet()
+        ):
             by = event.actor
         case ev.GrantIssued():
             by = event.grant.actor
