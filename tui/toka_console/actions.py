@@ -13,7 +13,7 @@ from toka_console.identity import AgentKey, ApprovalKey, GrantKey
 from toka_runtime.protocol.states import LIVE, TERMINAL, AgentState
 
 if TYPE_CHECKING:
-    from toka_console.entries import AgentEntry
+    from toka_console.entries import AgentEntry, DenialEntry
     from toka_console.state import ConsoleState
 
 Group = Literal["Move", "Look", "Contain", "Destroy", "Approve", "Start", "Console"]
@@ -33,6 +33,8 @@ class Context:
     """The request or grant under the cursor."""
     marked: tuple[AgentKey, ...] = ()
     """Agents that the operator has marked: what is done to agents is done to them, not to the focused one."""
+    denial: DenialEntry | None = None
+    """What was refused, where that is what the screen is about."""
 
     @property
     def entry(self) -> AgentEntry | None:
@@ -161,9 +163,11 @@ def can_answer(context: Context) -> str:
 
 
 def can_refuse(context: Context) -> str:
-    """A request or a grant has to be under the cursor; on the Fleet, agents that have some."""
+    """A request, a grant or a denial has to be under the cursor; on the Fleet, agents that have some."""
     if context.screen == "fleet":
         return _can_refuse_all(context)
+    if context.screen in ("denials", "call"):
+        return needs_state(context) or ("" if context.denial is not None else "no denial is selected")
     state, subject = context.state, context.subject
     if state is None or subject is None:
         return needs_state(context) or "no request and no grant is selected: 6 shows them"
@@ -362,9 +366,14 @@ ACTIONS: tuple[Action, ...] = (
            screens=_CONTAINED, dangerous=True, changes_state=True, footer=5, disabled=_on_agent(killable)),
     Action("agent.restart", "restart", "end this run and begin a new one", "Destroy", "restart", ("R",), takes="agent",
            screens=_AGENTS, dangerous=True, changes_state=True, footer=6, disabled=_on_agent(restartable)),
-    Action("approval.refuse", "deny/revoke", "deny the request or revoke the grant under the cursor; on the Fleet all "
-           "of an agent (then enter)", "Contain", "deny", ("x",), screens=_APPROVALS | _FLEET, changes_state=True,
-           footer=2, disabled=can_refuse, aliases=("revoke",)),
+    Action("approval.refuse", "deny/revoke", "deny the request, revoke the grant, or cut the agent off from what was "
+           "refused; on the Fleet all of an agent (then enter)", "Contain", "deny", ("x",),
+           screens=_APPROVALS | _FLEET | _on("denials", "call"), changes_state=True, footer=2, disabled=can_refuse,
+           aliases=("revoke", "cut")),
+    Action("capability.withdraw", "withdraw", "take a capability away from the agent, whatever its spec declares",
+           "Contain", "withdraw", screens=_CONTAINED, takes="text", changes_state=True, disabled=can_reach),
+    Action("capability.restore", "restore", "give a withdrawn capability back to the agent's next run", "Start",
+           "give-back", screens=_CONTAINED, takes="text", changes_state=True, disabled=can_reach),
     Action("approval.once", "allow once", "allow this one call (then enter)", "Approve", "allow-once", ("a",),
            screens=_APPROVALS, changes_state=True, footer=1, disabled=can_answer),
     Action("approval.allow", "allow …", "allow more: choose, or say task, run, ttl 90s, task wide", "Approve", "allow",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from toka_console import approvals
+from toka_console import approvals, cutting
 from toka_console.actions import Context
 from toka_console.approvals import Asked, Held
 from toka_console.dialogs.choose import Choice
@@ -138,6 +138,9 @@ def parse_offer(text: str, offers: tuple[Offer, ...]) -> tuple[Offer, float | No
 @handles("approval.refuse")
 def refuse(app: ConsoleApp, context: Context, argument: str) -> None:
     """Containment: at once, without a dialog. On the Fleet, where no request is to be seen, after a question."""
+    if context.denial is not None:
+        cutting.cut(app, context.denial)
+        return
     if context.screen == "fleet":
         refuse_everything(app, tuple(entry.key for entry in context.targets))
         return

@@ -206,7 +206,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def context(self) -> Context:
         current, session = self.current, self.session
-        return Context(current.ID, session.state, session.focus, self.stopping, current.subject(), current.marked())
+        about = (current.subject(), current.marked(), current.denial())
+        return Context(current.ID, session.state, session.focus, self.stopping, *about)
 
     def repaint(self) -> None:
         """Bring what is on screen up to date."""

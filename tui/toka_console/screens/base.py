@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.events import Key, Resize, ScreenResume
@@ -24,6 +24,9 @@ from toka_console.screens.desk import Desk
 from toka_console.screens.zoom import Zoom
 from toka_console.session import Session
 from toka_console.typed import LineKind
+
+if TYPE_CHECKING:
+    from toka_console.entries import DenialEntry
 
 LEAST_WIDTH, LEAST_HEIGHT = 60, 15
 
@@ -82,6 +85,10 @@ class ConsoleScreen(Screen[None]):
 
     def place_below(self) -> Place | None:
         """Where `enter` on what is under the cursor leads; None: it has been done here, or there is nothing."""
+        return None
+
+    def denial(self) -> DenialEntry | None:
+        """What was refused, where actions are about that."""
         return None
 
     def is_settled(self) -> bool:

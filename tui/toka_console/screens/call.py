@@ -31,6 +31,9 @@ class CallScreen(ConsoleScreen):
         self.looking = False
         self._looked_up: DenialEntry | None = None
 
+    def denial(self) -> DenialEntry | None:
+        return self.session.call
+
     def body(self) -> Iterable[Pane | Group]:
         yield self.page
 
@@ -45,6 +48,8 @@ class CallScreen(ConsoleScreen):
         denial, bridge = self.session.call, self.desk.bridge
         if denial is not None and bridge is not None and denial is not self._looked_up:
             self._looked_up = denial
+            if self.session.incidents is not None:
+                self.session.incidents.seen(denial.key)
             self._look_up(denial, bridge)
         super().paint()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
@@ -17,6 +18,9 @@ from toka_console.place import Place
 from toka_console.screens.base import ConsoleScreen
 from toka_console.screens.desk import Desk
 from toka_console.session import Session
+
+if TYPE_CHECKING:
+    from toka_console.entries import DenialEntry
 
 
 class DenialsScreen(ConsoleScreen):
@@ -45,6 +49,9 @@ class DenialsScreen(ConsoleScreen):
     def _detail(self, width: int) -> list[Strip]:
         entry = self.table.selected()
         return [] if entry is None else denial_page.facts(entry, self.session, width)
+
+    def denial(self) -> DenialEntry | None:
+        return self.table.selected()
 
     def place_below(self) -> Place | None:
         denial = self.table.selected()
