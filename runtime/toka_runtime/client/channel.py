@@ -9,7 +9,7 @@ from typing import Protocol
 
 from toka_runtime.clock import Clock
 from toka_runtime.errors import ProtocolError
-from toka_runtime.protocol import wire
+from toka_runtime.protocol import codec, wire
 
 
 class Sink(Protocol):
@@ -63,8 +63,11 @@ class Channel:
         raise ProtocolError("no toka-runtime answered")
 
     async def frame(self) -> wire.Frame | None:
-        """The next whole frame; None at the end. Raises ProtocolError, OSError."""
+        """The next whole frame, the events of the stream as envelopes if they can be read at once; None at the end.
+        Raises ProtocolError, OSError."""
         while line := await self._line():
+            if (events := codec.decode_events(line)) is not None:
+                return {"t": "evs", "n": events.n, "e": events.e}
             if (frame := self._joiner.add(line)) is not None:
                 return frame
         return None

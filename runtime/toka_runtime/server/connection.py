@@ -24,7 +24,8 @@ from toka_runtime.server.peer import Peer
 HELLO_S = 10.0
 STALL_S = 30.0
 """A front end that acknowledges nothing for so long is let go."""
-CHUNK_CHARS = 48 * 1024
+CHUNK_CHARS = 24 * 1024
+"""Of a frame of events: two of them fit into the credit, so that one is on its way while the other is taken in."""
 COMMANDS_AT_ONCE = 64
 ANSWERS_MOST = 256
 """Lines."""

@@ -116,3 +116,38 @@ def test_envelopes_without_an_agent_say_so() -> None:
     envelope = fake.envelope(1, fake.every_kind()[0], None, None)
     assert isinstance(codec.decode_envelope(codec.encode(envelope)), Envelope)
     assert codec.decode_envelope(codec.encode(envelope)).agent is None
+
+
+def frame_of(*events: str) -> bytes:
+    return f'{{"n":3,"t":"evs","e":[{",".join(events)}]}}\n'.encode()
+
+
+def test_a_frame_of_events_is_read_at_once() -> None:
+    envelopes = [fake.envelope(number, event, "alpha") for number, event in enumerate(fake.every_kind(), 1)]
+    frame = codec.decode_events(frame_of(*(codec.encode(envelope).decode() for envelope in envelopes)))
+    assert frame is not None
+    assert frame.n == 3
+    assert frame.e == envelopes
+    assert [type(each.event) for each in frame.e] == [type(each.event) for each in envelopes]
+    assert [codec.envelope_from(each) for each in frame.e] == envelopes
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"kind": "agent.dreamt", "of": "sheep"},
+        {"kind": "agent.dreamt", "body": {"of": "sheep"}, "and": "more"},
+        {"kind": "agent.sampled"},
+        "noise",
+    ],
+    ids=["unknown", "unknown with a body", "a field is missing", "no event"],
+)
+def test_a_frame_that_needs_a_closer_look_is_left_to_it(event: object) -> None:
+    whole = codec.encode(fake.envelope(1, fake.every_kind()[0], "alpha")).decode()
+    raw = json.loads(whole) | {"event": event}
+    assert codec.decode_events(frame_of(whole, json.dumps(raw))) is None
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b'{"t":"hb"}', b'{"n":1,"t":"snap","state":{}}', b'{"n":1,"t":"evs"}'])
+def test_other_frames_are_no_events(line: bytes) -> None:
+    assert codec.decode_events(line) is None
