@@ -234,7 +234,7 @@ def _on(*screens: str) -> frozenset[str]:
 
 _AGENTS = _on("fleet", "agent", "output")
 _DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources",
-           "timeline", "logs")  # fmt: skip
+           "incident", "timeline", "logs")  # fmt: skip
 _FLEET = _on("fleet")
 _LISTS = _on("fleet", "denials", "graph", "resources", "help", "timeline", "logs")
 _LOGS = _on("logs")
@@ -389,6 +389,10 @@ ACTIONS: tuple[Action, ...] = (
            disabled=needs_agent),
     Action("agent.dependents", "dependents", "what this agent waits for, and who waits for it", "Look", "dependents",
            ("u",), takes="agent", screens=_AGENTS, disabled=needs_agent),
+    Action("screen.incident", "incident", "what is done about an incident; open TITLE, pin, close", "Look", "incident",
+           takes="text", disabled=needs_state),
+    Action("incident.note", "note", "write a note into the open incident", "Look", "note", takes="text",
+           disabled=needs_state),
     Action("agent.evidence", "evidence", "keep all that is known of an agent, or of all that are marked, in one file",
            "Look", "evidence", ("E",), takes="agent", disabled=needs_state),
     Action("view.follow_agent", "follow agent", "the live output stays with this agent, wherever the cursor goes",

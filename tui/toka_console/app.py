@@ -72,6 +72,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         settings_file: Path | None = None,
         typed_file: Path | None = None,
         views_file: Path | None = None,
+        incident_folder: Path | None = None,
         start_fleet: bool = True,
         driver_class: type[Driver] | None = None,
         depth: themes.Depth = "full",
@@ -87,6 +88,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.session.typed = Typed(typed_file)
         self.preferences = Preferences(self, settings_file)
         self._views_file = views_file
+        self._incident_folder = incident_folder
         self._start_fleet = start_fleet
         self._tasks = aio.TaskOwner(self._task_failed)
         self._starting: asyncio.Task[None] | None = None
@@ -120,6 +122,11 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await asyncio.to_thread(importlib.import_module, "toka_console.handlers")
         await self.preferences.load()
         await self.preferences.tell(self.session.typed.load())
+        await asyncio.to_thread(importlib.import_module, "toka_console.incidents")
+        from toka_console.incidents import Incidents
+
+        self.session.incidents = Incidents(self.session, self._incident_folder, self._tasks)
+        await self.session.incidents.open()
         if self._views_file is not None:
             await ViewsFile(self.session, self._views_file, self._tasks).open()
         from toka_console.bridge import Bridge
@@ -191,6 +198,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._tick_due = now + 1.0
         if self.bridge is not None:
             self.bridge.poll_link()
+        if self.session.incidents is not None:
+            self.session.incidents.tick([self.bridge] if self.bridge is not None else [])
         self.spawn(self.preferences.watch(), "settings")
         if self.stopping and self.session.state is not None:
             live = len(self.session.state.live())

@@ -19,6 +19,7 @@ from toka_console import (
     logging_keys,
     measuring,
     preserving,
+    responding,
     themes,
 )
 from toka_console.actions import Context
@@ -42,6 +43,7 @@ PARTS = (
     logging_keys,
     measuring,
     preserving,
+    responding,
 )
 """Other modules of handlers: they register when they are imported."""
 

@@ -33,6 +33,7 @@ def run(
         settings_file=settings_file or config_dir() / "console.yaml",
         views_file=state_dir() / "console-views.json",
         typed_file=state_dir() / "console-history.json",
+        incident_folder=state_dir() / "incidents",
         start_fleet=start_fleet,
         driver_class=ConsoleDriver,
         depth=depth_of(os.environ),

@@ -26,6 +26,7 @@ _SCREENS = {
     "graph": "GraphScreen",
     "resources": "ResourcesScreen",
     "timeline": "TimelineScreen",
+    "incident": "IncidentScreen",
     "logs": "LogsScreen",
 }
 """Classes in the module of the same name, imported when first shown."""

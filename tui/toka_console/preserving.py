@@ -11,11 +11,11 @@ from toka_console.actions import Context
 from toka_console.clean import clean, one_line
 from toka_console.format.units import plural, size
 from toka_console.handling import handles
+from toka_console.identity import AgentKey
 from toka_runtime.errors import TokaError
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
-    from toka_console.identity import AgentKey
     from toka_runtime.client.evidence.collect import Written
 
 
@@ -30,9 +30,14 @@ def evidence(app: ConsoleApp, context: Context, argument: str) -> None:
 
 
 def chosen(app: ConsoleApp, context: Context, *, named: bool) -> tuple[AgentKey, ...]:
-    """The marked agents, else the one that what is under the cursor is about. `named`: the focused one was typed."""
+    """The marked agents, else those of the incident on screen, else the one that what is under the cursor is about.
+    `named`: the focused one was typed."""
     if context.marked:
         return tuple(entry.key for entry in context.targets)
+    incidents = app.session.incidents
+    if not named and context.screen == "incident" and incidents is not None and incidents.current is not None:
+        pinned = [AgentKey(pin.host, pin.agent) for pin in incidents.current.agents]
+        return tuple(key for key in pinned if context.state is not None and key in context.state.agents)
     if not named and context.screen in ("denials", "call"):
         from toka_console.screens.denials import DenialsScreen
 
@@ -48,6 +53,8 @@ async def _preserve(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> None:
     except (TokaError, OSError) as error:
         app.say(f"NO EVIDENCE was written of {_names(keys)}: {_cause(error)}", "bad")
         return
+    if app.session.incidents is not None:
+        app.session.incidents.preserved(keys, done.path, done.digest)
     left = f"; not in it: {one_line(clean(done.missing[0]))}" if done.missing else ""
     more = f" and {len(done.missing) - 1} more" if len(done.missing) > 1 else ""
     facts = f"{plural(done.files, 'file')}, {size(done.bytes)}, sha256 {done.digest[:16]}…"
@@ -64,7 +71,9 @@ async def write(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> Written:
     from toka_runtime.client.evidence import collect, place
     from toka_runtime.client.evidence.report import About
 
-    about = About(app.session.now(), bridge.actor)
+    incidents = app.session.incidents
+    current = incidents.current if incidents is not None and incidents.has(keys) else None
+    about = About(app.session.now(), bridge.actor, current)
     folder = place.evidence_folder()
     await asyncio.to_thread(_make_private, folder)
     path = folder / place.file_name([key.name for key in keys], about.at)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from toka_console.diagnostics import Diagnostics
     from toka_console.entries import DenialEntry
     from toka_console.identity import AgentKey
+    from toka_console.incidents import Incidents
     from toka_console.selectors import Alert
     from toka_console.state import ConsoleState
     from toka_console.themes import Depth, Palette
@@ -55,6 +56,8 @@ class Session:
     """The agent that the Agent and Output screens show."""
     call: DenialEntry | None = None
     """The denial that the Call screen shows."""
+    incidents: Incidents | None = None
+    """None until they are read."""
     filters: dict[str, Filter] = field(default_factory=dict[str, Filter])
     """Screen → what was typed after `/` there."""
     helped: str = "fleet"

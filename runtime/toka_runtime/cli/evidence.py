@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a bundle, on any machine")
     parser.add_argument("--agent", nargs="+", action="extend", default=[], metavar="NAME", help="of whom (repeatable)")
     parser.add_argument(
+        "--incident", type=Path, metavar="FILE", help="of the agents of this incident, which the console has kept"
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where to (default: evidence-AGENT-TIME.tar.gz, here)"
     )
     parser.epilog = (
@@ -37,8 +40,8 @@ def execute(args: argparse.Namespace) -> int:
         return _verify(args)
     if args.host and len(args.host) > 1:
         raise UsageError("a bundle is of one host here", hint="one --host; the console takes marked agents of several")
-    if not args.agent:
-        raise UsageError("evidence of whom?", hint="toka-runtime evidence --agent NAME…, or evidence verify FILE")
+    if bool(args.agent) == bool(args.incident):
+        raise UsageError("evidence of whom?", hint="--agent NAME…, or --incident FILE; evidence verify FILE checks one")
     return on_hosts(args, _write)
 
 
@@ -47,12 +50,18 @@ async def _write(args: argparse.Namespace) -> int:
     from toka_runtime.client.evidence.collect import Subject, write_bundle
     from toka_runtime.client.evidence.place import file_name
     from toka_runtime.client.evidence.report import About
+    from toka_runtime.client.incident import read_incident
 
-    about = About(datetime.now(UTC), operator())
-    path = args.output or Path(file_name(args.agent, about.at))
+    incident = read_incident(args.incident) if args.incident else None
+    about = About(datetime.now(UTC), operator(), incident)
     async with attached(args) as client:
+        pinned = [pin.agent for pin in incident.agents if pin.host == client.host] if incident else []
+        agents = tuple(AgentName(name) for name in args.agent or pinned)
+        if not agents:
+            raise UsageError(f"the incident has no agent on {client.host}", hint="--host, --socket or --state-dir")
+        path = args.output or Path(file_name(agents, about.at))
         try:
-            done = await write_bundle(path, [Subject(client, tuple(AgentName(name) for name in args.agent))], about)
+            done = await write_bundle(path, [Subject(client, agents)], about)
         except FileExistsError as error:
             raise UsageError(f"{path} is there already; nothing was written", hint="-o another file") from error
     if args.json:

@@ -17,7 +17,7 @@ import toka_runtime
 from toka_runtime.client.base import RuntimeClient
 from toka_runtime.client.evidence.archive import Archive, new_archive, safe_name
 from toka_runtime.client.evidence.report import About, AgentPart, HostPart, report
-from toka_runtime.client.evidence.story import act_text, shown, stamp
+from toka_runtime.client.evidence.story import act_text, concerns, shown, stamp
 from toka_runtime.errors import CommandRefused, LinkDown, UsageError
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
@@ -29,8 +29,6 @@ from toka_runtime.protocol.snapshot import FleetState
 EVENTS_PAGE = 500
 DIFF_BYTES = 8 * 1024 * 1024
 _HOST_KINDS = ("command.handled", "budget.set", "runtime.started", "runtime.stopped", "runtime.noticed", "host.probed")
-_EVERYBODY = frozenset({"", "all", "fleet", "day"})
-"""Targets of commands that are about every agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,8 @@ async def write_bundle(path: Path, subjects: Sequence[Subject], about: About) ->
         folders = _Folders()
         hosts = [await _Host(archive, subject, about.actor, folders).collect() for subject in subjects]
         archive.add_bytes("versions.json", _json_of(_versions(hosts)))
+        if about.incident is not None:
+            archive.add_bytes("incident.json", _model_json(about.incident))
         archive.add_bytes("REPORT.md", report(about, hosts).encode())
         names = [f"{part.view.host}/{part.view.name}" for host in hosts for part in host.agents]
         digest = await asyncio.to_thread(
@@ -196,22 +196,12 @@ class _Host:
             read = cmd.ReadEvents(before_seq=part.head + 1, kinds=_HOST_KINDS, limit=EVENTS_PAGE)
             async with aclosing(self._log(read)) as pages:
                 async for raw, envelopes in pages:
-                    chosen = [index for index, each in enumerate(envelopes) if self._is_about_us(each.event)]
+                    chosen = [index for index, each in enumerate(envelopes) if concerns(each.event, self._names)]
                     await asyncio.to_thread(_write_lines, lines, [raw[index] for index in chosen])
                     for index in chosen:
                         if text := act_text(envelopes[index].event):
                             part.acts.add(envelopes[index].at, text)
             await asyncio.to_thread(self._archive.add, f"{part.folder}/operators.jsonl", lines)
-
-    def _is_about_us(self, event: ev.Event) -> bool:
-        match event:
-            case ev.CommandHandled(target=target):
-                words = {word for piece in target.split(",") for word in piece.replace(":", "/").split("/")}
-                return target in _EVERYBODY or not words.isdisjoint((*self._names, *_EVERYBODY))
-            case ev.BudgetSet(name=name):
-                return not name or name.partition("/")[0] in self._names
-            case _:
-                return True
 
     # -- asking ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from toka_runtime.client.evidence.story import Lines, Story, shown, stamp
+from toka_runtime.client.incident import Incident, Step
 from toka_runtime.protocol.snapshot import AgentView
 
 
@@ -37,29 +38,36 @@ class HostPart:
 class About:
     at: datetime
     actor: str
-    title: str = ""
-    """Of the incident that the bundle is about."""
-    notes: tuple[str, ...] = ()
+    incident: Incident | None = None
+    """What the bundle is about, when it is about one."""
 
 
 def report(about: About, hosts: Sequence[HostPart]) -> str:
     agents = ", ".join(f"{part.view.name} on {host.host}" for host in hosts for part in host.agents)
+    title = about.incident.title if about.incident else ""
     lines = [
-        f"# Evidence: {_text(about.title or agents)}",
+        f"# Evidence: {_text(title or agents)}",
         "",
         f"- agents: {_text(agents)}",
         f"- made: {stamp(about.at)} by {_text(about.actor)}",
         "- check: `toka-runtime evidence verify FILE`; every entry’s size and SHA-256 is in MANIFEST.json",
         "",
     ]
-    if about.notes:
-        lines += ["## Notes of the operator", "", *(f"- {_text(note)}" for note in about.notes), ""]
+    if about.incident:
+        lines += _incident(about.incident)
     for host in hosts:
         for part in host.agents:
             lines += _agent(host, part)
         lines += [f"## Operators on {_text(host.host)}", "", *_list(host.acts, f"{host.folder}/operators.jsonl"), ""]
     lines += _what_to_know(hosts)
     return "\n".join(lines) + "\n"
+
+
+def _incident(incident: Incident) -> list[str]:
+    steps = [f"{step}: {stamp(incident.steps[step]) if step in incident.steps else 'not done'}" for step in Step]
+    notes = [f"{stamp(note.at)}  {note.text}" for note in incident.notes]
+    lines = [f"- incident {_text(incident.id)}: opened {stamp(incident.opened_at)} by {_text(incident.opened_by)}", ""]
+    return [*lines, "## Steps", "", *_bullets(steps), "", "## Notes of the operator", "", *_bullets(notes), ""]
 
 
 def _agent(host: HostPart, part: AgentPart) -> list[str]:

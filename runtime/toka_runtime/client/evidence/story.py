@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.ids import RunId
@@ -19,9 +19,13 @@ _ACTS = (
     ev.ApprovalDecided,
     ev.GrantIssued,
     ev.GrantRevoked,
+    ev.CapabilityWithdrawn,
+    ev.CapabilityRestored,
     ev.RuntimeStarted,
     ev.RuntimeStopped,
 )
+_EVERYBODY = frozenset({"", "all", "fleet", "day"})
+"""Targets of commands that are about every agent."""
 
 
 @dataclass(slots=True)
@@ -95,6 +99,10 @@ def act_text(event: ev.Event) -> str:
             text = f"{grant.actor}: grant {grant.id}: {grant.text}"
         case ev.GrantRevoked():
             text = f"{event.actor}: grant {event.grant} revoked"
+        case ev.CapabilityWithdrawn():
+            text = f"{event.actor}: capability {event.capability} withdrawn"
+        case ev.CapabilityRestored():
+            text = f"{event.actor}: capability {event.capability} restored"
         case ev.RuntimeStarted():
             text = f"the runtime {event.version} was started"
         case ev.RuntimeStopped():
@@ -102,7 +110,20 @@ def act_text(event: ev.Event) -> str:
     return shown(text)
 
 
+def concerns(event: ev.Event, names: Collection[str]) -> bool:
+    """Whether an event that is no agent's own is about one of these agents, or about all."""
+    match event:
+        case ev.CommandHandled(target=target):
+            words = {word for piece in target.split(",") for word in piece.replace(":", "/").split("/")}
+            return target in _EVERYBODY or not words.isdisjoint((*names, *_EVERYBODY))
+        case ev.BudgetSet(name=name):
+            return not name or name.partition("/")[0] in names
+        case _:
+            return True
+
+
 def stamp(at: datetime) -> str:
+    at = at.astimezone(UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
 
 
