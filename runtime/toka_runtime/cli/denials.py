@@ -9,23 +9,20 @@ import time
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from toka_runtime import paths
 from toka_runtime.cli.attach import add_host_argument, attached, follow_log, read_log
 from toka_runtime.cli.denial_record import facts_of
 from toka_runtime.cli.exit_codes import ExitCode
 from toka_runtime.cli.fanout import on_hosts
+from toka_runtime.cli.log_place import since, state_dir_of
 from toka_runtime.cli.render import Style, clean
-from toka_runtime.errors import SpecError, StoreError
 from toka_runtime.protocol.capability import Layer
 from toka_runtime.protocol.commands import ReadEvents
 from toka_runtime.protocol.events import Envelope, OperationDenied
 from toka_runtime.protocol.ids import AgentName
-from toka_runtime.specs.units import parse_duration
-from toka_runtime.store.schema import DATABASE
 from toka_runtime.store.tail import LogTail
 
 KIND = "operation.denied"
@@ -59,26 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent", default="", metavar="NAME", help="only of this agent")
     parser.add_argument("--run", default="", metavar="ID", help="only of this run")
     parser.add_argument("--layer", choices=[layer.value for layer in Layer], help="only what this layer refused")
-    parser.add_argument(
-        "--since", type=_since, metavar="WHEN", help="a duration (10m, 2h) or a time (2026-01-31T12:00)"
-    )
+    parser.add_argument("--since", type=since, metavar="WHEN", help="a duration (10m, 2h) or a time (2026-01-31T12:00)")
     parser.add_argument("--follow", action="store_true", help="go on with new ones, within a second, until interrupted")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, ASCII only")
     parser.epilog = (
         "exit code 0: the log was read, also when nothing was refused; 2: wrong words; "
         "3: no log there, or it can't be read; 130: interrupted (the usual end of --follow)"
     )
-
-
-def _since(text: str) -> datetime:
-    try:
-        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
-    except SpecError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError("a duration such as 10m or 2h, or a time such as 2026-01-31T12:00") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +93,7 @@ def execute(args: argparse.Namespace) -> int:
 def _near(args: argparse.Namespace) -> int:
     """From the state folder: also of a runtime that is gone."""
     wanted = _wanted(args)
-    with LogTail(_state_dir(args)) as log:
+    with LogTail(state_dir_of(args)) as log:
 
         def news() -> list[Envelope]:
             return wanted.of(log.read_on(kinds=(KIND,), agent=wanted.agent or None))
@@ -149,23 +133,6 @@ def _begin(args: argparse.Namespace, found: list[Envelope]) -> JsonLines | Table
     if not found and not args.json and not args.follow:
         print("nothing was refused", file=sys.stderr)
     return printer
-
-
-def _state_dir(args: argparse.Namespace) -> Path:
-    if args.state_dir is not None:
-        return args.state_dir
-    if args.workspace is not None:
-        # The engine behind it takes half a second to import.
-        from toka_runtime.client.local import default_state_dir
-
-        return default_state_dir(args.workspace.absolute())
-    folder = paths.state_dir() / "fleets"
-    logs = [path for path in folder.glob(f"*/{DATABASE}*") if path.is_file()]
-    if not logs:
-        raise StoreError(f"no runtime has run yet below {folder}", hint="name its state folder with --state-dir")
-    newest = max(logs, key=lambda path: path.stat().st_mtime).parent
-    print(f"from {clean(str(newest))}", file=sys.stderr)
-    return newest
 
 
 def as_json(envelope: Envelope) -> dict[str, Any]:

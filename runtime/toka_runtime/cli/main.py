@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "logs": Verb("toka_runtime.cli.logs", "what agents and their tools wrote"),
     "events": Verb("toka_runtime.cli.logs", "what happened, record by record"),
     "evidence": Verb("toka_runtime.cli.evidence", "all that is known of agents in one sealed file; verify such a file"),
+    "audit": Verb("toka_runtime.cli.audit", "is the log as it was written: verify, show, export, head"),
     "doctor": Verb("toka_runtime.cli.doctor", "what this host lets the runtime enforce: every protection is tried"),
 }
 

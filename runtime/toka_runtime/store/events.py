@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from toka_runtime.clock import Clock
 from toka_runtime.errors import StoreError, StoreFull
-from toka_runtime.protocol.events import Envelope, Event, OutputAppended
+from toka_runtime.protocol.events import Envelope, Event, Noticed, OutputAppended
 from toka_runtime.protocol.ids import AgentName, HostId, RunId
 from toka_runtime.protocol.snapshot import FleetState
 from toka_runtime.store import checkpoint, retention
@@ -86,29 +86,35 @@ class EventStore:
     async def _open(self) -> None:
         path = self.state_dir / DATABASE
 
-        def prepare() -> tuple[StateLock, Writer, sqlite3.Connection, int]:
+        # Here, in its thread: verbs that only read a log need no signatures.
+        from toka_runtime.store.chained import ChainKeeper
+
+        def prepare() -> tuple[StateLock, ChainKeeper, Writer, sqlite3.Connection, int]:
             make_folder(self.state_dir)
             lock = StateLock.acquire(self.state_dir)
             connection: sqlite3.Connection | None = None
             try:
                 connection = open_database(path)
+                chain = ChainKeeper(self.state_dir, connection)
                 writer = Writer(
                     path,
                     connection,
                     host=self.host,
+                    chain=chain,
                     pending=self._pending,
                     deliver=self._deliver,
                     upkeep=self._upkeep,
                     last_upkeep=self._last_upkeep,
                 )
-                return lock, writer, open_reader(path), checkpoint.checkpoint_seq(connection)
+                return lock, chain, writer, open_reader(path), checkpoint.checkpoint_seq(connection)
             except (StoreError, sqlite3.Error) as error:
                 if connection is not None:
                     connection.close()
                 lock.release()
                 raise store_error(path, error) if isinstance(error, sqlite3.Error) else error from error
 
-        self._lock, self._writer, self._reading, self._checkpointed = await asyncio.to_thread(prepare)
+        opened = await asyncio.to_thread(prepare)
+        self._lock, self._chain, self._writer, self._reading, self._checkpointed = opened
         self._reads = ThreadPoolExecutor(1, "store-reader")
         self._head, self._oldest = self._writer.head, self._writer.oldest
         self._writer.start()
@@ -124,6 +130,11 @@ class EventStore:
     def oldest(self) -> int:
         """From this sequence number on the log is whole. Before it, retention has taken events (mostly output)."""
         return self._oldest
+
+    @property
+    def findings(self) -> tuple[Noticed, ...]:
+        """What opening found out about the log's past that an operator should know."""
+        return tuple(self._chain.findings)
 
     @property
     def failed(self) -> StoreError | None:
@@ -270,7 +281,10 @@ class EventStore:
         elif self._sweeping or behind >= CATCH_UP_BEHIND:
             self._sweeping = False
             yield from self._checkpoints.catch_up(connection)
-        yield from retention.enforce(connection, self._retention, self.clock.now())
+        now = self.clock.now()
+        yield from retention.enforce(
+            connection, self._retention, now, lambda where, gone: self._chain.drop(where, gone, now)
+        )
 
     def _last_upkeep(self, connection: sqlite3.Connection) -> Upkeep:
         if self._wanted is not None:

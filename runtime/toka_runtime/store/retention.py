@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,6 +33,8 @@ RECORDS = (
 """Who did what, and what was refused. Every kind that is neither output nor one of these is detail."""
 
 Slices = Generator[None, None, None]
+Gone = Callable[[sqlite3.Connection, list[tuple[int, bytes | None]]], None]
+"""Told, in the transaction that deletes them, the numbers and hashes of events that go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,16 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return (pages - free) * size
 
 
-def enforce(connection: sqlite3.Connection, retention: Retention, now: datetime) -> Slices:
+def enforce(connection: sqlite3.Connection, retention: Retention, now: datetime, gone: Gone) -> Slices:
     """Delete what is too old or too much, in slices of a few milliseconds, and give the space back."""
     head: int = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
     # The state as of the checkpoint can't be made again from events that are gone, so nothing after it goes.
     # The very last one always stays: the numbering goes on from it.
     last = min(checkpoint_seq(connection), head - max(1, retention.keep_events))
+
+    def delete(kinds: tuple[str, ...], *, before: int | None = None, goal: int | None = None) -> Slices:
+        return _delete_events(connection, kinds, last, gone, before=before, goal=goal)
+
     current = current_runs(connection)
     detail = _detail_kinds(connection)
     yield
@@ -71,18 +77,18 @@ def enforce(connection: sqlite3.Connection, retention: Retention, now: datetime)
         (RECORDS, retention.record_max_age_s),
     ):
         if max_age_s is not None:
-            yield from _delete_events(connection, kinds, last, before=to_micros(now) - round(max_age_s * 1e6))
+            yield from delete(kinds, before=to_micros(now) - round(max_age_s * 1e6))
     if retention.detail_max_age_s is not None:
         before = to_micros(now) - round(retention.detail_max_age_s * 1e6)
         yield from _delete_superseded(connection, before=before)
         yield from _delete_conversations(connection, current, before=before)
     if retention.max_bytes is not None and used_bytes(connection) > retention.max_bytes:
         goal = retention.max_bytes * 9 // 10
-        yield from _delete_events(connection, OUTPUT, last, goal=goal)
+        yield from delete(OUTPUT, goal=goal)
         yield from _delete_superseded(connection, goal=goal)
         yield from _delete_conversations(connection, current, goal=goal)
-        yield from _delete_events(connection, detail, last, goal=goal)
-        yield from _delete_events(connection, RECORDS, last, goal=goal)
+        yield from delete(detail, goal=goal)
+        yield from delete(RECORDS, goal=goal)
     connection.execute(
         "DELETE FROM agent_blocks WHERE block < (SELECT coalesce(min(seq), 0) FROM events) >> ?", (BLOCK_BITS,)
     )
@@ -108,9 +114,10 @@ def _delete_events(
     connection: sqlite3.Connection,
     kinds: tuple[str, ...],
     last: int,
+    gone: Gone,
     *,
-    before: int | None = None,
-    goal: int | None = None,
+    before: int | None,
+    goal: int | None,
 ) -> Slices:
     """Oldest first, never past `last`: those older than `before` (microseconds), or until at most `goal` bytes are
     used."""
@@ -124,11 +131,12 @@ def _delete_events(
         if first is None or first[0] > last or (before is not None and first[1] >= before):
             return
         connection.execute("BEGIN IMMEDIATE")
-        gone = connection.execute(
-            f"DELETE FROM events WHERE seq BETWEEN ? AND ? AND at < ? AND kind IN ({marks}) RETURNING seq",  # noqa: S608 marks only
+        deleted: list[tuple[int, bytes | None]] = connection.execute(
+            f"DELETE FROM events WHERE seq BETWEEN ? AND ? AND at < ? AND kind IN ({marks}) RETURNING seq, hash",  # noqa: S608 marks only
             (first[0], min(last, first[0] + SLICE_ROWS), 2**62 if before is None else before, *kinds),
         ).fetchall()
-        complete_from = max(row[0] for row in gone) + 1
+        gone(connection, deleted)
+        complete_from = max(row[0] for row in deleted) + 1
         set_meta(connection, "oldest", str(max(complete_from, int(get_meta(connection, "oldest", "1")))))
         connection.execute("COMMIT")
         yield

@@ -11,7 +11,8 @@ from toka_runtime.errors import StoreError, StoreFull
 
 DATABASE = "events.db"
 APPLICATION_ID = 0x746F6B61
-VERSION = 1
+VERSION = 2
+"""2: with a hash chain."""
 QUICK_CHECK_BELOW_BYTES = 64 * 1024 * 1024
 """After an unclean end a file of at most this size is checked whole (about 0.1 s per 64 MiB)."""
 BLOCK_BITS = 12
@@ -20,7 +21,7 @@ WAL_LIMIT_BYTES = 16 * 1024 * 1024
 TABLES = """
 CREATE TABLE events(
   seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, host TEXT NOT NULL, agent TEXT, run TEXT, kind TEXT NOT NULL,
-  body TEXT NOT NULL);
+  body TEXT NOT NULL, hash BLOB);
 CREATE TABLE agent_blocks(agent TEXT NOT NULL, block INTEGER NOT NULL, PRIMARY KEY(agent, block)) WITHOUT ROWID;
 CREATE INDEX events_kind ON events(kind, seq);
 CREATE TABLE checkpoint(agent TEXT PRIMARY KEY, body TEXT NOT NULL);
@@ -43,6 +44,12 @@ CREATE TABLE tool_calls(
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE probe(body BLOB);
 CREATE VIEW log AS SELECT seq, datetime(at / 1000000, 'unixepoch') AS at, agent, run, kind, body FROM events;
+"""
+CHAIN_TABLES = """
+CREATE TABLE audit_checkpoints(
+  seq INTEGER PRIMARY KEY, what TEXT NOT NULL, at INTEGER NOT NULL, hash BLOB NOT NULL, signature BLOB NOT NULL);
+CREATE TABLE audit_dropped(
+  block INTEGER PRIMARY KEY, at INTEGER NOT NULL, gaps BLOB NOT NULL, signature BLOB NOT NULL);
 """
 """Which agents have events in which block of `1 << BLOCK_BITS` sequence numbers stands in `agent_blocks`: an index of
 events by agent costs more than the rows themselves (a hundred agents dirty a hundred pages a commit: 22 µs an event
@@ -135,11 +142,17 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(
-            f"BEGIN IMMEDIATE; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT;"
+            f"BEGIN IMMEDIATE; {TABLES} {CHAIN_TABLES} "
+            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT;"
         )
     else:
         check_readable(path, connection)
         connection.execute("PRAGMA journal_mode=WAL")
+        if version == 1:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; ALTER TABLE events ADD COLUMN hash BLOB; {CHAIN_TABLES} "
+                f"PRAGMA user_version={VERSION}; COMMIT;"
+            )
 
 
 def check_readable(path: Path, connection: sqlite3.Connection) -> None:

@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from toka_runtime.audit.chain import Record
 from toka_runtime.errors import StoreError, StoreFull
 from toka_runtime.protocol.events import Envelope
 from toka_runtime.protocol.ids import HostId
 from toka_runtime.store.pending import Item, Job, Pending, Row, Sample, Sweep
 from toka_runtime.store.rows import COLUMNS, kind_of, to_micros
 from toka_runtime.store.schema import BLOCK_BITS, get_meta, set_meta, store_error
+
+if TYPE_CHECKING:
+    from toka_runtime.store.chained import ChainKeeper
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 4 * 1024 * 1024
@@ -26,12 +30,15 @@ RETRY_S = 0.25
 RETRY_MAX_S = 5.0
 IDLE_S = 600.0
 """Upkeep is looked after at least this often, when nothing is written."""
+QUIET_S = 10.0
+"""When nothing has come for so long, the last records are signed."""
 UPKEEP_ROWS = 2500
 """… and after so many rows."""
 PROBE_BYTES = 64 * 1024
+_WIDTH = 8
 _CHUNKS = (128, 16, 4, 1)
 _INSERT = {
-    size: f"INSERT INTO events({COLUMNS}) VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * size)  # noqa: S608 marks only
+    size: f"INSERT INTO events({COLUMNS}, hash) VALUES " + ",".join(["(?,?,?,?,?,?,?,?)"] * size)  # noqa: S608 marks
     for size in _CHUNKS
 }
 """Many rows a statement: up to three times as fast as executemany, and the interpreter's lock is free while SQLite
@@ -75,6 +82,7 @@ class Writer:
         connection: sqlite3.Connection,
         *,
         host: HostId,
+        chain: ChainKeeper,
         pending: Pending,
         deliver: Callable[[Outcome], None],
         upkeep: Callable[[sqlite3.Connection], Upkeep],
@@ -83,10 +91,11 @@ class Writer:
         self.path = path
         self._connection = connection
         self._host = host
+        self._chain = chain
         self._pending = pending
         self._deliver = deliver
         self._periodic, self._last = upkeep, last_upkeep
-        self._head: int = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+        self._head = chain.head.seq
         self._oldest = int(get_meta(connection, "oldest", "1"))
         self._failed: StoreError | None = None
         self._delay = RETRY_S
@@ -132,7 +141,7 @@ class Writer:
         elif self._failed is not None:
             timeout = self._delay
         else:
-            timeout = IDLE_S
+            timeout = QUIET_S if self._chain.unsigned else IDLE_S
         items = self._pending.take(BATCH_ROWS, BATCH_BYTES, timeout=timeout, hold=self._failed is not None)
         if items:
             self._in_hand = items
@@ -140,6 +149,8 @@ class Writer:
             self._in_hand = []
         elif self._failed is not None:
             self._probe()
+        elif self._chain.unsigned and self._upkeep is None:
+            self._write([])
         if self._failed is None:
             self._look_after()
 
@@ -149,12 +160,15 @@ class Writer:
         try:
             rows = [item for item in items if isinstance(item, Row)]
             jobs = [item for item in items if isinstance(item, Job)]
-            if rows or jobs:
+            if rows or jobs or not items:
                 connection.execute("BEGIN IMMEDIATE")
                 self._insert(rows)
                 for job in jobs:
                     self._do(job, outcome)
+                if rows or not items:
+                    self._chain.save(connection, sign=not items)
                 connection.execute("COMMIT")
+                self._chain.committed()
         except sqlite3.Error as error:
             self._roll_back()
             self._refuse(items, store_error(self.path, error))
@@ -187,7 +201,8 @@ class Writer:
         self._hand_over(outcome)
 
     def _insert(self, rows: list[Row]) -> None:
-        host, seq = self._host, self._head
+        host, seq, chain = self._host, self._head, self._chain
+        chain.begin_batch()
         values: list[Any] = []
         places: list[tuple[str, int]] = []
         for row in rows:
@@ -198,12 +213,13 @@ class Writer:
             if row.agent is not None and row.agent not in self._agents_in_block:
                 self._agents_in_block.add(row.agent)
                 places.append((row.agent, self._block))
-            values += (seq, to_micros(row.at), host, row.agent, row.run, kind_of(row.event), row.body)
+            record = Record(seq, to_micros(row.at), host, row.agent, row.run, kind_of(row.event), row.body)
+            values += (*record, chain.extend(record))
         at = 0
         for size in _CHUNKS:
-            while len(values) - at >= size * 7:
-                self._connection.execute(_INSERT[size], values[at : at + size * 7])
-                at += size * 7
+            while len(values) - at >= size * _WIDTH:
+                self._connection.execute(_INSERT[size], values[at : at + size * _WIDTH])
+                at += size * _WIDTH
         if places:
             self._connection.executemany("INSERT OR IGNORE INTO agent_blocks(agent, block) VALUES (?, ?)", places)
 
@@ -312,6 +328,8 @@ class Writer:
             if self._failed is None:
                 for _ in self._last(self._connection):
                     pass
+                if self._chain.unsigned:
+                    self._write([])
                 set_meta(self._connection, "clean", "1")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error:

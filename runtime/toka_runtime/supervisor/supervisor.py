@@ -182,6 +182,8 @@ class Supervisor:
             )
         )
         self.began_at_seq = started.seq
+        for finding in self.store.findings:
+            await self.record(finding)
         for account, cap in _caps(options).items():
             if self.bus.snapshot().books.caps.get(account.key) != cap:
                 await self.record(BudgetSet(scope=account.scope, name=account.name, budget=cap, actor="option"))

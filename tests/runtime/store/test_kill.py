@@ -14,6 +14,7 @@ from fakes import events as fake
 from toka_runtime.clock import SystemClock
 from toka_runtime.store import events as store_events
 from toka_runtime.store.events import EventStore
+from toka_runtime.store.proof import verify_log
 from toka_runtime.store.transcripts import Transcripts
 
 FOLDER, ROUNDS = Path(sys.argv[1]), int(sys.argv[2])
@@ -87,6 +88,10 @@ for round in range(ROUNDS):
         problems += [f"doubled: {name}" for name, places in calls.items() if len(places) > 1]
         if turns != list(range(len(turns))) or len(turns) <= last_turn:
             problems.append(f"journal: {len(turns)} turns, {last_turn + 1} acknowledged")
+        report = verify_log(FOLDER)
+        problems += [problem.message for problem in report.problems]
+        if report.records != head:
+            problems.append(f"{report.records} records in the chain of {head}")
         print(json.dumps(problems), flush=True)
         os._exit(0)
     os.waitpid(reader, 0)

@@ -98,7 +98,8 @@ async def test_a_row_that_is_no_longer_understood_is_shown_raw(store: EventStore
         (2, 0, "h", None, None, "agent.blocked", "not even json"),
         (3, 0, "h", None, None, "runtime.stopped", '{"reason":"kind left out"}'),
     ]
-    await store.transact(lambda connection: connection.executemany("INSERT INTO events VALUES (?,?,?,?,?,?,?)", rows))
+    insert = "INSERT INTO events VALUES (?,?,?,?,?,?,?,NULL)"
+    await store.transact(lambda connection: connection.executemany(insert, rows))
     read = await store.read()
     assert [kind_of(envelope.event) for envelope in read] == ["agent.blocked", "agent.blocked", "runtime.stopped"]
     assert read[0].event == UnknownEvent(kind="agent.blocked", body={"kind": "agent.blocked", "blockers": 7})
