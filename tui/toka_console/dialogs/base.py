@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
@@ -33,6 +34,14 @@ class Dialog(ModalScreen[T], Generic[T]):
     def __init__(self, pane: DialogPane) -> None:
         super().__init__()
         self._pane = pane
+        self._answered = False
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        """Close with the result, once: a key typed right after finds the dialog answered."""
+        if self._answered:
+            return AwaitComplete.nothing()
+        self._answered = True
+        return super().dismiss(result)
 
     def compose(self) -> ComposeResult:
         yield self._pane
