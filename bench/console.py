@@ -166,7 +166,7 @@ def idle(options: argparse.Namespace) -> list[Row]:
             floor.append(time.monotonic() - pressed)
             program.for_seconds(rest(number))
     with console(*loaded(100)) as program:
-        program.until(b"agent-0000.*?quit")
+        program.until(b"agent-0000")
         program.for_seconds(3)
         cpu, written = steady(program, 2 * options.seconds)
         memory = program.pss_mib()
@@ -180,7 +180,7 @@ def idle(options: argparse.Namespace) -> list[Row]:
 
 def under(label: str, argv: list[str], options: argparse.Namespace, *, link_bytes_s: float = 0.0) -> list[Row]:
     with console(*argv, link_bytes_s=link_bytes_s) as program:
-        program.until(b"agent-0000.*?quit")
+        program.until(b"agent-0000")
         program.for_seconds(4)
         cpu, written = steady(program, options.seconds)
         keys = press(program, options.keys)
@@ -215,7 +215,7 @@ def flood(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
         with console(*loaded(20, lines=LINES, report=str(report))) as program:
-            program.until(b"agent-0000.*?quit")
+            program.until(b"agent-0000")
             # The live output stays with the first agent, wherever the cursor goes.
             program.type("F")
             program.until(b"followed")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import get_args
 
 from toka_runtime.client.base import Resync
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.ids import AgentName
 
 Item = ev.Envelope | Resync
-_Figure = tuple[str, AgentName | None]
+_Figure = tuple[type[ev.Event], AgentName | None]
 """The kind of a sample, and whose it is."""
+_KNOWN: tuple[type[ev.Event], ...] = get_args(get_args(ev.KnownEvent)[0])
+_SAMPLES = frozenset(kind for kind in _KNOWN if kind.delivery is ev.Delivery.LATEST)
+"""Figures that the next one of the same kind replaces."""
 
 
 class Inbox:
@@ -35,14 +39,15 @@ class Inbox:
         """Take in what has come; whether there was more than samples."""
         figures, facts = self._figures, False
         for envelope in batch:
-            if is_sample(envelope):
-                key = (envelope.event.kind, envelope.agent)
+            kind = type(envelope.event)
+            if kind in _SAMPLES and not envelope.durable:
+                key = (kind, envelope.agent)
                 if key in figures:
                     self._passed_over += 1
                 figures[key] = envelope
                 continue
             facts = True
-            if (held := figures.pop(("agent.sampled", envelope.agent), None)) is not None:
+            if (held := figures.pop((ev.AgentSampled, envelope.agent), None)) is not None:
                 self._due.append(held)
             self._due.append(envelope)
         return facts
@@ -75,9 +80,3 @@ class Inbox:
         """Samples that newer ones replaced since this was asked last."""
         count, self._passed_over = self._passed_over, 0
         return count
-
-
-def is_sample(envelope: ev.Envelope) -> bool:
-    """A figure that the next one replaces."""
-    event = envelope.event
-    return not envelope.durable and not isinstance(event, ev.UnknownEvent) and event.delivery is ev.Delivery.LATEST

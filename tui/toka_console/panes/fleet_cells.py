@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 def hourly(host: HostEntry, view: AgentView, now: datetime) -> float:
     """US dollars an hour, at the pace of now."""
+    if not view.model_calls:
+        # Thousands of agents may be sorted by this.
+        return 0.0
     # Not before the first frame: it loads the protocol's models.
     from toka_console import budgets
 
