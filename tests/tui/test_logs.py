@@ -121,6 +121,17 @@ def test_events_are_let_go_whole() -> None:
     assert made.lines[0].seq == made.first + 1
 
 
+def test_what_goes_on_in_a_line_that_went_begins_anew() -> None:
+    made, client = window("begun and ")
+    for _ in range(MOST_LINES + 1):
+        made.add(client.emit(printed("x\n", call="other"), FIRST))
+    made.settle()
+    assert all(line.text == "x" for line in made.lines)
+    made.add(client.emit(printed("ended\n"), FIRST))
+    made.settle()
+    assert made.lines[-1].text == "ended"
+
+
 def test_what_the_stream_missed_is_a_gap() -> None:
     made, client = window("before\n")
     made.adopt(made.head + 500, client.envelope(printed("")).at)
@@ -300,6 +311,11 @@ async def test_complete_records_are_exported(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in events.read_text().splitlines()]
         assert [line["seq"] for line in lines] == [each.seq for each in made.client.log]
         assert "x" * 90_000 in texts.read_text()
+        made.client.emit(ev.OutputAppended(stream=ev.Stream.STDOUT, text="a", dropped_bytes=5000), FIRST)
+        await made.drained()
+        made.app.perform("logs.export", str(tmp_path / "less.txt"))
+        await made.until(lambda: "too fast and were not kept" in made.text(), "what is missing")
+        assert "5,000 bytes came too fast" in (tmp_path / "less.txt").read_text()
         made.app.perform("logs.export", str(events))
         await made.until(lambda: "nothing was written" in made.text(), "the refusal")
 

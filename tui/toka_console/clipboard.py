@@ -41,12 +41,15 @@ async def copy(text: str, osc52: Callable[[str], None], environ: Mapping[str, st
 
 async def _by_program(command: tuple[str, ...], data: bytes) -> bool:
     """The program may stay in the background to serve what it holds: only its input is waited for."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
     try:
         async with asyncio.timeout(PROGRAM_S):
             await process.communicate(data)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
     from toka_console.bridge import Bridge
     from toka_console.identity import AgentKey
-    from toka_runtime.protocol.events import Envelope
+    from toka_runtime.protocol.events import Envelope, OutputAppended
 
 EXPORT_PAGE = 1_000
 
@@ -74,20 +74,22 @@ def _scope(app: ConsoleApp, context: Context) -> AgentKey | None:
 
 
 async def _export(app: ConsoleApp, bridge: Bridge, path: Path, scope: AgentKey | None) -> None:
-    """Complete records of the log, nothing cut: `.txt` what was printed, anything else JSON lines of every event."""
+    """What the log has, nothing cut: `.txt` what was printed, anything else JSON lines of every event. What the runtime
+    itself did not keep, because it came too fast, is told."""
     from toka_runtime.client.whole_file import new_file
     from toka_runtime.protocol.codec import encode
     from toka_runtime.protocol.events import OutputAppended
 
-    digest, written, count = hashlib.sha256(), 0, 0
+    digest, written, count, lost = hashlib.sha256(), 0, 0, 0
     plain = path.suffix == ".txt"
     try:
         with new_file(path) as file:
             async with aclosing(_pages(bridge, scope)) as pages:
                 async for page in pages:
+                    printed = [event for each in page if isinstance(event := each.event, OutputAppended)]
+                    lost += sum(event.dropped_bytes for event in printed)
                     if plain:
-                        events = [each.event for each in page]
-                        pieces = [event.text.encode() for event in events if isinstance(event, OutputAppended)]
+                        pieces = [_printed(event) for event in printed]
                     else:
                         pieces = [encode(each) + b"\n" for each in page]
                     data = b"".join(pieces)
@@ -100,7 +102,14 @@ async def _export(app: ConsoleApp, bridge: Bridge, path: Path, scope: AgentKey |
         app.say(f"{path} cannot be written: {error.strerror or error}", "bad")
     else:
         of = scope.name if scope is not None else "all agents"
-        app.say(f"wrote {path}: {plural(count, 'record')} of {of}, {size(written)}, sha256 {digest.hexdigest()}")
+        less = f"{size(lost)} came too fast and were not kept; " if lost else ""
+        told = f"wrote {path}: {plural(count, 'record')} of {of}, {size(written)}, sha256 {digest.hexdigest()}"
+        app.say(less + told, "warn" if less else "info")
+
+
+def _printed(event: OutputAppended) -> bytes:
+    note = f"\n⋯ {event.dropped_bytes:,} bytes came too fast and were not kept ⋯\n" if event.dropped_bytes else ""
+    return (event.text + note).encode()
 
 
 async def _pages(bridge: Bridge, scope: AgentKey | None) -> AsyncGenerator[list[Envelope]]:

@@ -189,6 +189,8 @@ class LogWindow:
             chars -= len(self.lines[count].text) + 100
             count += 1
         self.first = self.lines[count - 1].seq
+        gone = set(map(id, self.lines[:count]))
+        self._unfinished = {key: line for key, line in self._unfinished.items() if id(line) not in gone}
         del self.lines[:count]
         self._chars, self.dropped = chars, self.dropped + count
         self.shifts += 1

@@ -269,9 +269,9 @@ class LogsPane(Pane, can_focus=True):
         used = sum(width_of(text) for text, _ in prefix)
         room = max(8, width - used)
         text = line.text.expandtabs(4)
-        pieces = wrap(text, room) if self.wraps else [text[self.skipped : self.skipped + room]]
         if line.cut:
-            pieces[-1:] = [pieces[-1], f"… +{units.size(line.cut)}"] if self.wraps else [pieces[-1]]
+            text += f" … +{units.size(line.cut)}"
+        pieces = wrap(text, room) if self.wraps else [text[self.skipped : self.skipped + room]]
         rows: list[Strip] = []
         for number, piece in enumerate(pieces):
             row = Row(width, palette.base)
