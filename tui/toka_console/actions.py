@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toka_console.state import ConsoleState
 
 Group = Literal["Move", "Look", "Contain", "Destroy", "Approve", "Start", "Console"]
-Takes = Literal["", "agent", "text", "theme"]
+Takes = Literal["", "agent", "hosts", "text", "theme"]
 """What may follow the `:` form; each kind but text has its completions (`completion.py`)."""
 
 
@@ -234,11 +234,12 @@ def _on(*screens: str) -> frozenset[str]:
 
 _AGENTS = _on("fleet", "agent", "output")
 _DEEPER = ("agent", "output", "denials", "approvals", "call", "specs", "help", "diagnostics", "graph", "resources",
-           "incident", "timeline", "logs")  # fmt: skip
+           "incident", "timeline", "logs", "hosts")  # fmt: skip
 _FLEET = _on("fleet")
 _LISTS = _on("fleet", "denials", "graph", "resources", "help", "timeline", "logs")
 _LOGS = _on("logs")
 _APPROVALS = _on("approvals")
+_HOSTS = _on("hosts")
 _CONTAINED = _AGENTS | _APPROVALS | _on("graph", "resources")
 
 ACTIONS: tuple[Action, ...] = (
@@ -256,7 +257,8 @@ ACTIONS: tuple[Action, ...] = (
            screens=_on("output", "agent")),
     Action("turn.next", "next turn", "next turn or task", "Move", "next-turn", ("}",), screens=_on("output", "agent")),
     Action("row.open", "open", "open what is under the cursor", "Look", "open", ("enter",), footer=1,
-           screens=_on("fleet", "denials", "approvals", "agent", "output", "graph", "resources", "timeline", "logs"),
+           screens=_on("fleet", "denials", "approvals", "agent", "output", "graph", "resources", "timeline", "logs",
+                       "hosts"),
            disabled=needs_state),
     Action("screen.fleet", "fleet", "all agents, trouble first", "Look", "fleet", ("1",), aliases=("agents",),
            tab="Fleet"),
@@ -316,6 +318,14 @@ ACTIONS: tuple[Action, ...] = (
              screens=_LOGS, wins=True)
       for number, name in enumerate(("all times", "the last minute", "the last 5 minutes", "the last 15 minutes",
                                      "the last hour", "the last 6 hours", "the last day"))),
+    Action("screen.hosts", "hosts", "each host: link, round trip, versions, clock, agents", "Look", "hosts"),
+    Action("host.attach", "attach", "attach HOST, USER@HOST, a name or a group of console.yaml, over SSH", "Console",
+           "attach", takes="hosts", disabled=needs_state),
+    Action("host.detach", "detach", "leave a host; its agents go on", "Console", "detach", takes="hosts",
+           disabled=needs_state),
+    Action("host.reconnect", "reconnect", "attach a host anew, also one that refused", "Console", "reconnect", ("r",),
+           screens=_HOSTS, takes="hosts", footer=2, disabled=needs_state),
+    Action("host.answer", "answer", "answer what a host asks: its key, a passphrase, a code", "Console", "answer"),
     Action("screen.specs", "specs", "spec files: what is wrong with those that were rejected", "Look", "specs"),
     Action("resources.window", "window", "look back 2m, 15m or 1h", "Look", "window", ("t",), screens=_on("resources"),
            takes="text", footer=2),

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import importlib
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -18,6 +18,7 @@ from toka_console import keymap, themes
 from toka_console.actions import BY_ID, Context
 from toka_console.diagnostics import Diagnostics
 from toka_console.failure import Failure, trace_of
+from toka_console.links import Links
 from toka_console.navigation import Navigator
 from toka_console.preferences import Preferences
 from toka_console.screens.base import ConsoleScreen
@@ -55,7 +56,8 @@ def _action_provider() -> type[Provider]:
 
 
 class ConsoleApp(App[None], inherit_bindings=False):
-    """`open_client` opens the runtime's client; it is called after the first frame is on screen."""
+    """`open_client` opens the client of the runtime that the console is for, after the first frame is on screen. None:
+    there are only `hosts`, as the operator wrote them; `start_hosts`: a runtime is served there when none is."""
 
     CSS_PATH = "console.tcss"
     ENABLE_COMMAND_PALETTE = False
@@ -66,8 +68,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     def __init__(
         self,
-        open_client: Callable[[], Awaitable[RuntimeClient]],
+        open_client: Callable[[], Awaitable[RuntimeClient]] | None,
         *,
+        hosts: Sequence[str] = (),
+        start_hosts: bool = False,
         clock: Clock | None = None,
         settings_file: Path | None = None,
         typed_file: Path | None = None,
@@ -81,10 +85,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.use_command_palette = True
         self.session = Session(clock or SystemClock(), Diagnostics(), depth=depth)
         self.keymap: keymap.Keymap = keymap.build()[0]
-        self.bridge: Bridge | None = None
+        self.links = Links(self.session, self.repaint, start=start_hosts)
         self.failure: Failure | None = None
         self.stopping = False
-        self._open_client = open_client
+        self._open_client, self._hosts = open_client, hosts
         self.session.typed = Typed(typed_file)
         self.preferences = Preferences(self, settings_file)
         self._views_file = views_file
@@ -129,13 +133,12 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await self.session.incidents.open()
         if self._views_file is not None:
             await ViewsFile(self.session, self._views_file, self._tasks).open()
-        from toka_console.bridge import Bridge
-
-        client = await self._open_client()
-        self.bridge = Bridge(self.session, client, self.repaint)
+        if self._hosts:
+            self.links.begin(self._hosts)
+        if self._open_client is not None:
+            await self.links.open_first(self._open_client)
         if self.stopping:
             return
-        await self.bridge.open()
         self.session.phase = ""
         # What is there now stays: later collections look at what came after it alone.
         gc.freeze()
@@ -181,8 +184,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     async def aclose(self) -> None:
         """Close the client: a local one leaves no process. Safe to call twice."""
-        if self.bridge is not None:
-            await self.bridge.aclose()
+        await self.links.aclose()
 
     async def finish(self) -> None:
         """After the screen has gone: close what is still open (a start that never ended, a crash)."""
@@ -196,10 +198,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
         now = asyncio.get_running_loop().time()
         self.session.diagnostics.tick(now, now - self._tick_due, self.session.terminal_bytes())
         self._tick_due = now + 1.0
-        if self.bridge is not None:
-            self.bridge.poll_link()
+        self.links.poll()
         if self.session.incidents is not None:
-            self.session.incidents.tick([self.bridge] if self.bridge is not None else [])
+            self.session.incidents.tick(self.links.bridges)
         self.spawn(self.preferences.watch(), "settings")
         if self.stopping and self.session.state is not None:
             live = len(self.session.state.live())
@@ -207,6 +208,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.repaint()
 
     # -- what screens and handlers ask ----------------------------------------------------------------------------
+
+    @property
+    def bridge(self) -> Bridge | None:
+        return self.links.near(self.session.focus)
 
     @property
     def current(self) -> ConsoleScreen:
@@ -231,8 +236,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
             if callable(paint):
                 paint()
         self.session.diagnostics.painted(asyncio.get_running_loop().time() - started)
-        if self.bridge is not None and self.session.focus is not None:
-            self.bridge.load_history(self.session.focus)
+        focus = self.session.focus
+        if focus is not None and (bridge := self.links.bridge_of(focus.host)) is not None:
+            bridge.load_history(focus)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do something beside; the app ends it when it ends, and with it when it fails."""
@@ -295,8 +301,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def send(
         self, command: Command, text: str, keys: tuple[AgentKey, ...], subject: str = "", told: Told | None = None
     ) -> None:
-        if self.bridge is not None:
-            self.bridge.send(command, text, keys, subject, told)
+        """To the host of the agents; with no agents, to the host that is looked at."""
+        bridge = self.links.bridge_of(keys[0].host) if keys else self.bridge
+        if bridge is not None:
+            bridge.send(command, text, keys, subject, told)
 
     def ask(self, question: Question, answered: Callable[[bool | None], None]) -> None:
         from toka_console.dialogs.confirm import ConfirmDialog

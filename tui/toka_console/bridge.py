@@ -21,11 +21,11 @@ from toka_console.session import Session
 from toka_console.state import ConsoleState
 from toka_runtime import aio
 from toka_runtime.client.base import Link, LinkState, Resync, RuntimeClient
-from toka_runtime.errors import ProtocolError
+from toka_runtime.errors import LinkRefused, ProtocolError
 from toka_runtime.protocol import codec
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.commands import Command, CommandRequest, CommandResult, ReadEvents
-from toka_runtime.protocol.ids import CommandId, new_command_id
+from toka_runtime.protocol.ids import AgentName, CommandId, new_command_id
 
 SLICE = 128
 """Envelopes folded at once, at most: the fold is cheapest in batches, and a key must not wait for it."""
@@ -60,9 +60,13 @@ Told = Callable[[CommandResult], None]
 class Bridge:
     """One host. `changed()` is called when there is something to draw."""
 
-    def __init__(self, session: Session, client: RuntimeClient, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, session: Session, client: RuntimeClient, changed: Callable[[], None], raw: RuntimeClient | None = None
+    ) -> None:
+        """`raw`: the client below `client`, where that puts names and times right."""
         self._session = session
         self._client = client
+        self._raw = raw or client
         self._host = clean(client.host)
         self._changed = changed
         self._tasks = aio.TaskOwner(self._task_failed)
@@ -88,7 +92,7 @@ class Bridge:
     @property
     def client(self) -> RuntimeClient:
         """For what goes to a file as it is. What is shown is read through this bridge, which cleans it."""
-        return self._client
+        return self._raw
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -143,6 +147,10 @@ class Bridge:
         self.poll_link()
         self._tasks.spawn(self._again(delay), name="reconnect")
 
+    def _given_up(self, why: str) -> None:
+        self._lost_link = Link(host=self._host, state=LinkState.DOWN, since=self._session.now(), detail=why)
+        self.poll_link()
+
     async def _again(self, delay: float) -> None:
         await self._session.clock.sleep(delay)
         self._session.diagnostics.reconnects[self._host] += 1
@@ -162,7 +170,9 @@ class Bridge:
     def _task_failed(self, name: str, error: BaseException) -> None:
         """A task ended by an exception: never silent, never the end of the console."""
         why = clean_text(str(error) or type(error).__name__)
-        if name in ("events", "reconnect"):
+        if isinstance(error, LinkRefused):
+            self._given_up(f"{why}; not tried again: :reconnect {self._host}")
+        elif name in ("events", "reconnect"):
             self._lost(why)
         elif name.startswith("command "):
             command = CommandId(name.removeprefix("command "))
@@ -259,6 +269,8 @@ class Bridge:
         theirs, until its event has come back. `told` hears the answer, or that there is none, once, instead of the
         operator."""
         request = CommandRequest(id=new_command_id("console"), actor=self.actor, command=command)
+        # What is for the whole host is pending there, and nowhere else.
+        keys = keys or (AgentKey(self._host, AgentName("")),)
         self.state.sent(Pending(request.id, text, keys, self._session.now(), subject))
         if told is not None:
             self._told[request.id] = told

@@ -97,8 +97,14 @@ def _run(options: argparse.Namespace) -> tuple[int, Failure | None]:
         local = await asyncio.to_thread(importlib.import_module, "toka_runtime.client.local")
         return await local.open_local(local.LocalOptions(**local_arguments(options)))
 
-    start_fleet = not options.no_start and options.attach is None
-    return launch.run(open_client, settings_file=options.config, start_fleet=start_fleet)
+    only_hosts = bool(options.hosts) and options.attach is None and not options.paths
+    return launch.run(
+        None if only_hosts else open_client,
+        hosts=options.hosts,
+        start_hosts=options.start,
+        settings_file=options.config,
+        start_fleet=not (options.no_start or only_hosts) and options.attach is None,
+    )
 
 
 def _report(failure: Failure) -> None:

@@ -29,6 +29,7 @@ def _hosts(screen: ConsoleScreen) -> Iterable[str]:
 ARGUMENTS: dict[str, Source] = {
     "agent": _agents,
     "host": _hosts,
+    "hosts": _hosts,
     "theme": lambda screen: themes.THEMES,
     "column": lambda screen: screen.sort_columns(),
 }

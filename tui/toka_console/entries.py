@@ -58,6 +58,11 @@ class HostEntry:
     log: LogWindow = field(default_factory=LogWindow)
 
     @property
+    def last_seen(self) -> datetime:
+        """While its link is down: when something was known of it last."""
+        return self.last_event_at or self.link.since
+
+    @property
     def cpu(self) -> Column:
         return self.history.column(Figure.CPU)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,19 @@ SWITCH_S = 0.0005
 
 
 def run(
-    open_client: Callable[[], Awaitable[RuntimeClient]], *, settings_file: Path | None = None, start_fleet: bool = True
+    open_client: Callable[[], Awaitable[RuntimeClient]] | None,
+    *,
+    hosts: Sequence[str] = (),
+    start_hosts: bool = False,
+    settings_file: Path | None = None,
+    start_fleet: bool = True,
 ) -> tuple[int, Failure | None]:
     """Show the console until it is left. (exit code, why it had to leave)."""
     sys.setswitchinterval(SWITCH_S)
     app = ConsoleApp(
         open_client,
+        hosts=hosts,
+        start_hosts=start_hosts,
         settings_file=settings_file or config_dir() / "console.yaml",
         views_file=state_dir() / "console-views.json",
         typed_file=state_dir() / "console-history.json",

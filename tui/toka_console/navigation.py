@@ -28,6 +28,7 @@ _SCREENS = {
     "timeline": "TimelineScreen",
     "incident": "IncidentScreen",
     "logs": "LogsScreen",
+    "hosts": "HostsScreen",
 }
 """Classes in the module of the same name, imported when first shown."""
 _UP = {"agent": "fleet", "output": "agent", "denials": "fleet", "call": "denials"}

@@ -204,7 +204,7 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
     for name, host in state.hosts.items():
         link = host.link
         if link.state.value in ("down", "connecting", "stale"):
-            last = f", last seen {age(host.last_event_at, now)} ago" if host.last_event_at else ""
+            last = f", last seen {age(host.last_seen, now)} ago"
             parts.append(f"{name}: link {link.state.value}{last} {link.detail}".rstrip())
             bad = True
         elif host.fleet.stopped:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.style import Style
 
+    from toka_console.asking_hosts import Asked
     from toka_console.diagnostics import Diagnostics
     from toka_console.entries import DenialEntry
     from toka_console.identity import AgentKey
@@ -56,6 +57,8 @@ class Session:
     """The agent that the Agent and Output screens show."""
     call: DenialEntry | None = None
     """The denial that the Call screen shows."""
+    asked: list[Asked] = field(default_factory=list["Asked"])
+    """What hosts ask while they are attached, the oldest first."""
     incidents: Incidents | None = None
     """None until they are read."""
     filters: dict[str, Filter] = field(default_factory=dict[str, Filter])

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
-def add_local_arguments(parser: argparse.ArgumentParser) -> None:
-    """Everything that `local_arguments` reads."""
+def add_local_arguments(parser: argparse.ArgumentParser, *, hosts: bool = False) -> None:
+    """Everything that `local_arguments` reads. `hosts`: the words may be hosts, too, and are left as they are."""
     parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="PATH", help="spec files or folders (default: the shipped fleet)"
+        "paths",
+        nargs="*",
+        type=str if hosts else Path,
+        metavar="PATH|HOST" if hosts else "PATH",
+        help="spec files or folders (default: the shipped fleet)" + ("; or hosts, as for ssh" if hosts else ""),
     )
     parser.add_argument("--workspace", type=Path, metavar="DIR", help="folder the agents work on (default: a sample)")
     parser.add_argument(

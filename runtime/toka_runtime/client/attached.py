@@ -41,7 +41,7 @@ class AttachedClient:
         """`name` stands for the host until it has told its own."""
         self.host = HostId(name)
         self.on_link: Callable[[], None] | None = None
-        """Called when the link has come up or gone down."""
+        """Called when the link has come up or gone down, and when the host's clock has been measured first."""
         self._connect = connect
         self._hello_s = hello_s
         self._clock: Clock = clock or SystemClock()
@@ -52,6 +52,7 @@ class AttachedClient:
         self._seq = 0
         """The last durable event handed to the reader's queue."""
         self._read_only = self._version = ""
+        self._protocol = 0
         self._pulse = Pulse(self._clock)
         self._known = False
         """There is a state that the stream can go on from."""
@@ -76,6 +77,7 @@ class AttachedClient:
             detail=detail,
             read_only=self._read_only,
             version=self._version,
+            protocol=self._protocol,
             round_trip_s=self._pulse.round_trip_s,
             skew_s=self._pulse.skew_s,
             skew_error_s=(self._pulse.least_round_trip_s or 0.0) / 2,
@@ -177,7 +179,7 @@ class AttachedClient:
             await channel.aclose()
             raise LinkRefused(f"{self.host} refuses: {answer.message}", hint=answer.hint)
         self.host = answer.host
-        self._version = answer.server
+        self._version, self._protocol = answer.server, answer.proto
         self._read_only = "your key is a viewer's on that host" if answer.role is Role.VIEWER else ""
         self._lose_commands(answer.epoch)
         self._epoch, self._known = answer.epoch, answer.resumed
@@ -219,7 +221,7 @@ class AttachedClient:
                     case {"t": "res"}:
                         self._result(frame)
                     case {"t": "pong"}:
-                        self._pulse.pong(frame)
+                        self._pong(frame)
                     case {"t": "bye"}:
                         return str(frame.get("why", ""))
                     case _:
@@ -248,6 +250,12 @@ class AttachedClient:
             return
         missed = int(frame.get("missed", 0)) or max(0, state.seq - before)
         await self._batches.put((Resync(state=state, missed=missed), number, channel))
+
+    def _pong(self, frame: wire.Frame) -> None:
+        measured = self._pulse.skew_s is not None
+        self._pulse.pong(frame)
+        if not measured and self.on_link is not None:
+            self.on_link()
 
     def _result(self, frame: wire.Frame) -> None:
         result = codec.decode_result(dumps(frame.get("result")))

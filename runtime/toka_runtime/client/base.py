@@ -38,6 +38,8 @@ class Link(Model):
     """Why commands would be refused ("" when they are not)."""
     version: str = ""
     """Of the runtime at the other end."""
+    protocol: int = 0
+    """Version of the protocol that both ends speak; 0: none, the runtime is in this process."""
     round_trip_s: float | None = None
     """Of the last ping; None: not measured, or nothing to measure."""
     skew_s: float | None = None

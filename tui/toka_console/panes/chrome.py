@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.strip import Strip
 
-from toka_console import approvals, selectors
+from toka_console import approvals, asking_hosts, selectors
 from toka_console.format import units
 from toka_console.format.cells import Row, clip, clip_left, width_of
 from toka_console.panes.base import Pane
@@ -46,6 +46,7 @@ class Header(Pane):
         asked = approvals.summary(state, self.session.now())
         return (
             self.session.phase,
+            asking_hosts.summary(self.session),
             asked,
             self._tabs(),
             tuple(self._troubles().values()),
@@ -127,6 +128,8 @@ class Header(Pane):
             )
         if self.session.phase:
             parts.append((self.session.phase, palette.key))
+        if asking := asking_hosts.summary(self.session):
+            parts.append((f"◇ {asking}", palette.key))
         if asked := approvals.summary(state, self.session.now()):
             parts.append((f"◇ {asked}", palette.key))
         return parts

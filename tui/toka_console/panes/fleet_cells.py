@@ -132,7 +132,7 @@ class FleetCells:
             return
         state = self.session.state
         if state is not None and not state.is_up(view.host):
-            last = state.hosts[view.host].last_event_at
+            last = state.hosts[view.host].last_seen
             row.add(f"{badge.word}? last seen {units.age(last, now)}", palette.muted, width)
             return
         if badge is glyphs.ASKING:

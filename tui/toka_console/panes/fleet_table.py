@@ -126,6 +126,8 @@ class FleetTable(TablePane[RowKey]):
             return "no agent is in trouble\nctrl+z shows all"
         if self.removed:
             return "all runs have been removed from this list\n:restore brings them back"
+        if not self.session.state.hosts:
+            return "no host is attached\n:hosts shows how far that is, :attach HOST attaches one"
         return "no agent is loaded\nstart the console with files or folders of agent specs: toka-console PATH…"
 
     def prefers_top(self) -> bool:

@@ -10,6 +10,7 @@ from toka_console.typed import LineKind
 
 if TYPE_CHECKING:
     from toka_console.bridge import Bridge
+    from toka_console.links import Links
 
 
 class Desk(Protocol):
@@ -18,7 +19,12 @@ class Desk(Protocol):
 
     @property
     def bridge(self) -> Bridge | None:
-        """None until the runtime is open."""
+        """That of the host which is looked at; None until a runtime is open."""
+        ...
+
+    @property
+    def links(self) -> Links:
+        """All hosts."""
         ...
 
     def context(self) -> Context:
