@@ -25,7 +25,7 @@ from toka_runtime.errors import LinkRefused, ProtocolError
 from toka_runtime.protocol import codec
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.commands import Command, CommandRequest, CommandResult, ReadEvents
-from toka_runtime.protocol.ids import AgentName, CommandId, new_command_id
+from toka_runtime.protocol.ids import AgentName, CommandId, HostId, new_command_id
 
 SLICE = 128
 """Envelopes folded at once, at most: the fold is cheapest in batches, and a key must not wait for it."""
@@ -88,6 +88,11 @@ class Bridge:
         if self._session.state is None:
             self._session.state = ConsoleState()
         return self._session.state
+
+    @property
+    def host(self) -> HostId:
+        """As the console names it."""
+        return self._host
 
     @property
     def client(self) -> RuntimeClient:

@@ -103,8 +103,8 @@ class Incidents:
         behind = {
             bridge: after
             for bridge in bridges
-            if (after := current.read.get(bridge.client.host)) is not None
-            and (entry := state.hosts.get(bridge.client.host)) is not None
+            if (after := current.read.get(bridge.host)) is not None
+            and (entry := state.hosts.get(bridge.host)) is not None
             and entry.fleet.seq > after
         }
         if behind:
@@ -117,12 +117,12 @@ class Incidents:
 
         try:
             for bridge, after in behind.items():
-                head, more = bridge.state.hosts[bridge.client.host].fleet.seq, True
+                head, more = bridge.state.hosts[bridge.host].fleet.seq, True
                 while more:
                     read = ReadEvents(after_seq=after, before_seq=head + 1, kinds=KINDS, limit=PAGE)
                     found, more = await bridge.read_page(read)
                     after = found[-1].seq if more and found else head
-                    self._learn(incident, bridge.client.host, found, after)
+                    self._learn(incident, bridge.host, found, after)
                     more = more and bool(found)
         except TokaError as error:
             # A lost link is shown by itself, and the log is read on when it is back.

@@ -12,7 +12,7 @@ from toka_console.clean import clean, one_line
 from toka_console.format.units import plural, size
 from toka_console.handling import handles
 from toka_console.identity import AgentKey
-from toka_runtime.errors import TokaError
+from toka_runtime.errors import TokaError, UsageError
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
@@ -66,6 +66,8 @@ async def write(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> Written:
     bridge = app.bridge
     if bridge is None:
         raise LookupError("the runtime is not open yet")
+    if away := {key.host for key in keys} - {bridge.host}:
+        raise UsageError(f"a bundle is of one host: not of {bridge.host} and {', '.join(sorted(away))}")
     # In a thread: it takes the interpreter's time, not the loop's turn.
     await asyncio.to_thread(importlib.import_module, "toka_runtime.client.evidence.collect")
     from toka_runtime.client.evidence import collect, place
