@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from toka_runtime.store.chain_rows import (
 )
 from toka_runtime.store.schema import DATABASE, check_readable, open_reader, store_error
 
+_text = partial(str, encoding="utf-8", errors="surrogateescape")
+
 
 def database_of(place: Path) -> Path:
     """The log's file, of a state folder or of the file itself. Raises StoreError."""
@@ -36,7 +39,7 @@ def open_proof(path: Path) -> sqlite3.Connection:
     connection = open_reader(path)
     try:
         check_readable(path, connection)
-        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType, reportAttributeAccessIssue]
+        connection.text_factory = _text
     except (sqlite3.Error, StoreError) as error:
         connection.close()
         raise store_error(path, error) if isinstance(error, sqlite3.Error) else error from error
