@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -56,7 +56,7 @@ class FarClient(FakeRuntimeClient):
 @asynccontextmanager
 async def many(
     monkeypatch: pytest.MonkeyPatch, attach: Attach, *words: str, size: tuple[int, int] = (160, 40)
-) -> AsyncIterator[Console]:
+) -> AsyncGenerator[Console]:
     """A console with a runtime of its own (`local`) and the hosts of `words`, attached by `attach`."""
 
     async def attach_ssh(name: str, *, questions: Questions, start: bool) -> FakeRuntimeClient:

@@ -147,7 +147,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.set_interval(1.0, self._tick, name="tick")
         self.repaint()
         if self._start_fleet:
-            self.perform("fleet.start")
+            self.links.start_first()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         if isinstance(error, TokaError):

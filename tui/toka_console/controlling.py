@@ -243,7 +243,8 @@ def restart(app: ConsoleApp, context: Context, argument: str) -> None:
 def start_fleet(app: ConsoleApp, context: Context, argument: str) -> None:
     from toka_runtime.protocol.commands import StartFleet
 
-    app.send(StartFleet(), "starting all", ())
+    host = app.bridge.host if app.bridge is not None else ""
+    app.send(StartFleet(), f"starting all on {host}", ())
 
 
 # -- everything in scope ------------------------------------------------------------------------------------------

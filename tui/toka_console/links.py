@@ -113,6 +113,14 @@ class Links:
         self.hosts.insert(0, link)
         await self._take(link, client)
 
+    def start_first(self) -> None:
+        """Start all agents of the runtime that the console was started for, and of no other."""
+        from toka_runtime.protocol.commands import StartFleet
+
+        bridge = self.hosts[0].bridge if self.hosts else None
+        if bridge is not None:
+            bridge.send(StartFleet(), "starting all")
+
     def begin(self, words: Iterable[str]) -> None:
         """Attach what the operator has named, as `host_names.wanted` reads it."""
         from toka_console.state import ConsoleState

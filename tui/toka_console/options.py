@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
         prog="toka-console",
         description="A terminal operations console for AI agents. It runs the agents of the given specs and shows them "
         "live; without PATH, the nine agents that ship with it. With HOST it attaches to the runtimes that serve "
-        "there, alone or beside those of PATH. A word is a PATH where there is one of that name, else a HOST: ssh://HOST and "
-        "./PATH leave no doubt.",
+        "there, alone or beside those of PATH. A word is a PATH where there is one of that name, else a HOST: "
+        "ssh://HOST and ./PATH leave no doubt.",
         epilog="Keys: ? lists them; `toka-console keys` prints them, `keys --check FILE` finds mistakes in your own. "
         "Leaving asks before it stops what runs.",
     )

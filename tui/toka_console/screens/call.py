@@ -45,7 +45,8 @@ class CallScreen(ConsoleScreen):
         return [] if entry is None else denial_page.page(entry, self.tool_call, self.looking, self.session, width)
 
     def paint(self) -> None:
-        denial, bridge = self.session.call, self.desk.bridge
+        denial = self.session.call
+        bridge = self.desk.links.bridge_of(denial.key.host) if denial is not None else None
         if denial is not None and bridge is not None and denial is not self._looked_up:
             self._looked_up = denial
             if self.session.incidents is not None:

@@ -89,11 +89,11 @@ class LogsScreen(ConsoleScreen):
 
     def _read_older(self) -> None:
         """Page in what is before the window while the view is near its beginning."""
-        bridge = self.desk.bridge
-        if bridge is None or self._reading or not self.logs.wants_older:
+        if self._reading or not self.logs.wants_older:
             return
-        for _, host in self.logs.hosts():
-            if host.log.first and host.log.has_room:
+        for name, host in self.logs.hosts():
+            bridge = self.desk.links.bridge_of(name)
+            if bridge is not None and host.log.first and host.log.has_room:
                 self._reading = True
                 bridge.spawn(self._read(host.log, bridge), name="logs")
                 return

@@ -53,9 +53,10 @@ class TimelineScreen(ConsoleScreen):
 
     def place_below(self) -> Place | None:
         """A record opens over the whole body; a gap is read."""
-        cursor, bridge = self.table.cursor, self.desk.bridge
+        cursor = self.table.cursor
         if cursor is None:
             return None
+        bridge = self.desk.links.bridge_of(cursor.host)
         if cursor.gap is None:
             self.zoom(self.detail)
         elif bridge is not None and self.table.reading is None:
@@ -84,7 +85,8 @@ class TimelineScreen(ConsoleScreen):
 
     def _read_near(self) -> None:
         """Fill the gap in view, as long as there is room beside what is here; after that it is read by hand."""
-        bridge, wanted = self.desk.bridge, self.table.wanted()
+        wanted = self.table.wanted()
+        bridge = self.desk.links.bridge_of(wanted.host) if wanted is not None else None
         if bridge is None or wanted is None or self.table.reading is not None:
             return
         if not self.session.known.hosts[wanted.host].trail.crowded:
