@@ -12,7 +12,7 @@ from toka_console.clean import clean, one_line
 from toka_console.format.units import plural, size
 from toka_console.handling import handles
 from toka_console.identity import AgentKey
-from toka_runtime.errors import TokaError, UsageError
+from toka_runtime.errors import LinkDown, TokaError
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
@@ -62,12 +62,11 @@ async def _preserve(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> None:
 
 
 async def write(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> Written:
-    """Write a bundle to the operator's evidence folder. Raises TokaError, OSError."""
-    bridge = app.bridge
-    if bridge is None:
-        raise LookupError("the runtime is not open yet")
-    if away := {key.host for key in keys} - {bridge.host}:
-        raise UsageError(f"a bundle is of one host: not of {bridge.host} and {', '.join(sorted(away))}")
+    """Write a bundle, of one host or several, to the operator's evidence folder. Raises TokaError, OSError."""
+    bridges = {key.host: app.links.bridge_of(key.host) for key in keys}
+    attached = {host: bridge for host, bridge in bridges.items() if bridge is not None}
+    if away := bridges.keys() - attached.keys():
+        raise LinkDown(f"not attached: {', '.join(sorted(away))}")
     # In a thread: it takes the interpreter's time, not the loop's turn.
     await asyncio.to_thread(importlib.import_module, "toka_runtime.client.evidence.collect")
     from toka_runtime.client.evidence import collect, place
@@ -75,12 +74,15 @@ async def write(app: ConsoleApp, keys: tuple[AgentKey, ...]) -> Written:
 
     incidents = app.session.incidents
     current = incidents.current if incidents is not None and incidents.has(keys) else None
-    about = About(app.session.now(), bridge.actor, current)
+    about = About(app.session.now(), next(iter(attached.values())).actor, current)
     folder = place.evidence_folder()
     await asyncio.to_thread(_make_private, folder)
     path = folder / place.file_name([key.name for key in keys], about.at)
-    agents = tuple(key.name for key in keys)
-    return await collect.write_bundle(path, [collect.Subject(bridge.client, agents)], about)
+    subjects = [
+        collect.Subject(bridge.client, tuple(key.name for key in keys if key.host == host))
+        for host, bridge in attached.items()
+    ]
+    return await collect.write_bundle(path, subjects, about)
 
 
 def _make_private(folder: Path) -> None:
