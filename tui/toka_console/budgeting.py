@@ -58,10 +58,15 @@ def _ask(app: ConsoleApp, account: Account, cap: Budget) -> None:
     from toka_runtime.protocol.commands import SetBudget
 
     whose = budget_text.account(account.scope, account.name)
+    # The host that is looked at now; the cursor may be elsewhere when it is answered.
+    bridge = app.bridge
+    if bridge is None:
+        app.say("no host is attached; nothing was done", "warn")
+        return
 
     def facts() -> list[Fact]:
-        found: list[Fact] = [("budget of", whose)]
-        for host in app.session.known.hosts.values():
+        found: list[Fact] = [("budget of", whose), ("on", bridge.host)]
+        if (host := app.session.known.hosts.get(bridge.host)) is not None:
             now = budgets.standing(host, account)
             spent = f"{now.spent.tokens:,} tokens, ${now.spent.cost_usd:,.2f}"
             found += [("spent", spent if account.name or account.scope.value == "fleet" else "each its own")]
@@ -75,6 +80,6 @@ def _ask(app: ConsoleApp, account: Account, cap: Budget) -> None:
     def answered(accepted: bool | None) -> None:
         if accepted:
             command = SetBudget(scope=account.scope, name=account.name, budget=cap)
-            app.send(command, f"setting the budget of {whose}", ())
+            bridge.send(command, f"setting the budget of {whose}")
 
     app.ask(question, answered)
