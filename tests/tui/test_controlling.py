@@ -10,7 +10,7 @@ from toka_console.dialogs.confirm import ConfirmDialog
 from toka_console.identity import RowKey
 from toka_runtime.protocol import commands as cmd
 from toka_runtime.protocol import events as ev
-from toka_runtime.protocol.ids import AgentName, HostId
+from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.states import AgentState, StopReason
 
 BUILD, PAUSED, FAILED = "build-system-stabilization", "testing-infrastructure", "kernel-events-enhancement"
@@ -219,26 +219,6 @@ async def test_trouble_only_does_not_narrow_what_is_frozen() -> None:
         (command,) = made.client.commands
         assert isinstance(command, cmd.PauseFleet)
         assert PERFORMANCE in command.agents, "though it is not shown"
-
-
-async def test_each_host_gets_its_own_command() -> None:
-    async with console() as made:
-        other = HostId("other")
-        agents = {
-            name: view.model_copy(update={"host": other})
-            for name, view in made.client.state.agents.items()
-            if name in (BUILD, SECURITY)
-        }
-        there = made.client.state.model_copy(update={"host": other, "agents": agents, "rejected": {}})
-        made.app.session.known.adopt(there, made.client.link.model_copy(update={"host": other}))
-        made.app.repaint()
-        await made.press("!")
-        assert "local, other" in made.text()
-        await made.press("enter")
-        found = [set(each.agents) for each in made.client.commands if isinstance(each, cmd.PauseFleet)]
-        assert [BUILD in names for names in found] == [True, True]
-        assert [PERFORMANCE in names for names in found] == [True, False]
-        assert {key.host for sent in made.app.session.known.pending.values() for key in sent.keys} <= {HOST, other}
 
 
 async def test_a_mark_goes_with_its_agent() -> None:

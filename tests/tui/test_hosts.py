@@ -111,6 +111,26 @@ async def test_hosts_with_the_same_name_and_the_same_agents_are_told_apart(monke
         assert clients["b"].commands == made.client.commands == []
 
 
+async def test_freezing_everything_tells_each_host_of_its_own_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients: dict[str, FarClient] = {}
+
+    async def attach(name: str, questions: Questions) -> FakeRuntimeClient:
+        clients[name] = await far()
+        return clients[name]
+
+    async with many(monkeypatch, attach, "a") as made:
+        await made.until(lambda: len(hosts_of(made)) == 2, "both hosts")
+        await made.until(lambda: len(clients["a"].state.agents) * 2 == len(made.app.session.known.agents), "the agents")
+        await made.press("!")
+        assert "local, local:2" in made.text()
+        await made.press("enter")
+        await made.until(lambda: clients["a"].commands and made.client.commands, "the commands")
+        for client in (clients["a"], made.client):
+            (sent,) = client.commands
+            assert isinstance(sent, cmd.PauseFleet)
+            assert set(sent.agents) <= set(client.state.agents)
+
+
 async def test_a_host_that_refuses_is_a_row_with_the_reason_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[str] = []
 

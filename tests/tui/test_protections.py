@@ -20,7 +20,7 @@ def unconfined(made: Console, why: str) -> None:
 
 
 async def test_the_tier_of_the_host_is_in_the_header() -> None:
-    async with console((120, 40)) as made:
+    async with console((160, 40)) as made:
         assert "tier B" in made.text().splitlines()[0]
 
 

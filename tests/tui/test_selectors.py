@@ -159,7 +159,7 @@ def test_a_lost_link_is_an_alert(state: ConsoleState, client: FakeRuntimeClient)
     state.set_link(Link(host=HOST, state=LinkState.DOWN, since=now, detail="connection refused"))
     alert = selectors.alert(state, now)
     assert alert is not None
-    assert alert.text.startswith("local: link down connection refused")
+    assert alert.text.startswith("local: link down, last seen 0s ago connection refused")
 
 
 def test_an_agent_that_was_not_asked_to_start_reads_loaded() -> None:

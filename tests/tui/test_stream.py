@@ -208,7 +208,7 @@ async def test_a_bad_settings_file_is_said_and_the_defaults_stay(tmp_path: Path)
 
 
 async def test_help_and_footer_come_from_the_registry() -> None:
-    async with console(size=(160, 80)) as made:
+    async with console(size=(160, 120)) as made:
         await made.press("?")
         text = made.text()
         for action in ACTIONS:

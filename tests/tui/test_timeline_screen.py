@@ -193,7 +193,7 @@ async def test_what_the_stream_could_not_deliver_is_read_from_the_log() -> None:
 
 async def test_export_is_complete_and_says_its_digest(tmp_path: Path) -> None:
     client, clock = many(5_000)
-    async with console((120, 40), script=nothing, client=client, clock=clock) as made:
+    async with console((240, 40), script=nothing, client=client, clock=clock) as made:
         target = tmp_path / "audit.jsonl"
         await made.press("9", ":")
         await made.type(f"export-timeline {target}")

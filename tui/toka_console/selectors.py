@@ -219,10 +219,6 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
         parts.append(f"{len(failed)} failed: {newest.key.name} {why(newest.view)} {age(newest.view.since, now)} ago")
     if (limit := newest_limit(state, now)) is not None and limit.key is not None:
         parts.append(f"{limit.key.name}: {limit.text}")
-    if news := trouble.news(state, now):
-        worst, more = news[0], f" (+{len(news) - 1} more)" if len(news) > 1 else ""
-        count = plural(worst.entry.view.denials, "denial")
-        parts.append(f"{worst.entry.key.name}: {count}, the last {age(worst.at, now)} ago{more} (. finds it)")
     if unwell := _entries(state, state.tally.unwell):
         newest = max(unwell, key=lambda entry: entry.view.health.since if entry.view.health else now)
         more = f" (+{len(unwell) - 1} more)" if len(unwell) > 1 else ""
@@ -230,6 +226,10 @@ def alert(state: ConsoleState, now: datetime) -> Alert | None:
     if figures := budgets.warnings(state, now):
         more = f" (+{len(figures) - 1} more)" if len(figures) > 1 else ""
         parts.append(budget_text.warning(figures[0]) + more)
+    if news := trouble.news(state, now):
+        worst, more = news[0], f" (+{len(news) - 1} more)" if len(news) > 1 else ""
+        count = plural(worst.entry.view.denials, "denial")
+        parts.append(f"{worst.entry.key.name}: {count}, the last {age(worst.at, now)} ago{more} (. finds it)")
     if rejected:
         parts.append(f"{plural(rejected, 'spec')} rejected")
     bad = bad or bool(failed or unconfirmed or rejected)

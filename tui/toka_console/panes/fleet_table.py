@@ -45,7 +45,7 @@ ROOMY, WIDE = 160, 200
 """From so many cells on there are more columns."""
 _WHY = (
     Column("since", "SINCE", 5, 5, rank=6, right=True),
-    Column("why", "WHY", 12, 16, 40, weight=3, rank=6),
+    Column("why", "WHY", 12, 30, 44, weight=3, rank=6),
 )
 _PRIORITY = Column("priority", "PRIORITY", 8, 8, rank=11)
 _PROCESSES = Column("procs", "PROCS", 5, 5, rank=10, right=True)

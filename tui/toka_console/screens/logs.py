@@ -76,7 +76,8 @@ class LogsScreen(ConsoleScreen):
             if text:
                 rows.append(Row(width, palette.base).gap().add(name, palette.muted, 8).gap().add(text).strip())
         if line.cut:
-            note = f"the first {len(line.text):,} of {len(line.text) + line.cut:,} characters; :export writes what the log has"
+            whole = len(line.text) + line.cut
+            note = f"the first {len(line.text):,} of {whole:,} characters; :export writes what the log has"
             rows.append(Row(width, palette.base).gap().add(note, palette.warn).strip())
         body = line.text
         if line.envelope is not None:
