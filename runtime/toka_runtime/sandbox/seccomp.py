@@ -24,6 +24,11 @@ from toka_runtime.sandbox.syscalls import (
     FORBIDDEN,
     IOCTL,
     IOCTL_REFUSED,
+    MODE_SET_ID,
+    MODES,
+    OPEN_MAKES,
+    OPENAT2,
+    OPENS,
     PRIORITIES,
     PRIORITY_OF_USER,
     SECCOMP,
@@ -104,6 +109,12 @@ def program(machine: str) -> tuple[Instruction, ...]:
         main.only_for(number, _own_process(0))
     for number in PRIORITIES[machine].values():
         main.only_for(number, _own_priority())
+    for number, argument in MODES[machine].items():
+        main.only_for(number, _plain_mode(argument))
+    for number, (flags, mode) in OPENS[machine].items():
+        main.only_for(number, _plain_open(flags, mode))
+    # What C libraries and our own tools then do without: its mode lies in memory.
+    main.answer_if(_JEQ, OPENAT2, refuse(errno.ENOSYS))
     for number in FORBIDDEN[machine]:
         main.answer_if(_JEQ, number, refuse(errno.EPERM))
     main.answer(ALLOW)
@@ -174,6 +185,23 @@ def _own_priority() -> _Program:
     body.load(_ARGUMENTS)
     body.answer_if(_JSET, PRIORITY_OF_USER, refuse(errno.EPERM))
     body.code += _own_process(1).code
+    return body
+
+
+def _plain_mode(argument: int) -> _Program:
+    """Nothing is made or marked set-uid or set-gid."""
+    body = _Program()
+    body.load(_ARGUMENTS + 8 * argument)
+    body.answer_if(_JSET, MODE_SET_ID, refuse(errno.EPERM))
+    body.answer(ALLOW)
+    return body
+
+
+def _plain_open(flags: int, mode: int) -> _Program:
+    body = _Program()
+    body.load(_ARGUMENTS + 8 * flags)
+    body.answer_unless(_JSET, OPEN_MAKES, ALLOW)
+    body.code += _plain_mode(mode).code
     return body
 
 

@@ -36,6 +36,21 @@ PRIORITY_OF_USER = 2
 IOCTL_REFUSED = (0x5412, 0x541C, 0x541D)
 """TIOCSTI (typing into a terminal), TIOCLINUX, TIOCCONS."""
 
+MODE_SET_ID = 0o6000
+"""S_ISUID and S_ISGID: a program that an agent left would run with its owner's rights for whoever starts it."""
+MODES = {
+    # The number of the argument that is a mode, by call; 452 is fchmodat2.
+    "x86_64": {90: 1, 91: 1, 85: 1, 133: 1, 83: 1, 268: 2, 452: 2, 259: 2, 258: 2},
+    "aarch64": {52: 1, 53: 2, 452: 2, 33: 2, 34: 2},
+}
+"""chmod, fchmod, creat, mknod, mkdir, fchmodat, fchmodat2, mknodat, mkdirat; arm64 has only those with a descriptor."""
+OPENS = {"x86_64": {2: (1, 2), 257: (2, 3)}, "aarch64": {56: (2, 3)}}
+"""open and openat: the numbers of the arguments that are flags and mode."""
+OPEN_MAKES = 0o100 | 0o20000000
+"""O_CREAT, and what O_TMPFILE has beside O_DIRECTORY: only then the mode means anything."""
+OPENAT2 = 437
+"""Its mode lies in memory, where no filter can look."""
+
 _COMMON = {
     # Numbers from 424 on are the same on every architecture.
     "io_uring_setup": 425,

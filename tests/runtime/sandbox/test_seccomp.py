@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +22,9 @@ from toka_runtime.sandbox.syscalls import (
     CLONE3,
     FORBIDDEN,
     IOCTL,
+    MODES,
+    OPENAT2,
+    OPENS,
     PRIORITIES,
     SOCKET,
     SOCKETPAIR,
@@ -37,7 +41,7 @@ def test_each_call_gets_exactly_the_answer_that_the_lists_say(machine: str) -> N
         expected = ALLOW
         if number in FORBIDDEN[machine]:
             expected = refuse(errno.EPERM)
-        if number == CLONE3:
+        if number in (CLONE3, OPENAT2):
             expected = refuse(errno.ENOSYS)
         assert simulate(code, arch, number) == expected, number
 
@@ -49,6 +53,20 @@ def test_a_foreign_architecture_and_x32_are_killed(machine: str, arch: int, numb
         assert simulate(program(machine), arch, number) == KILL
     if machine == "x86_64":
         assert simulate(program(machine), AUDIT_ARCH[machine], number | 0x40000000) == KILL
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@given(mode=st.integers(0, 2**16 - 1), flags=st.integers(0, 2**25 - 1))
+def test_nothing_becomes_set_uid_or_set_gid(machine: str, mode: int, flags: int) -> None:
+    code, arch = program(machine), AUDIT_ARCH[machine]
+    refused = refuse(errno.EPERM) if mode & (stat.S_ISUID | stat.S_ISGID) else ALLOW
+    for number, at in MODES[machine].items():
+        assert simulate(code, arch, number, (*(0,) * at, mode)) == refused
+    for number, (flags_at, mode_at) in OPENS[machine].items():
+        arguments = [0] * 6
+        arguments[flags_at], arguments[mode_at] = flags, mode
+        makes = flags & os.O_CREAT or flags & os.O_TMPFILE & ~os.O_DIRECTORY
+        assert simulate(code, arch, number, tuple(arguments)) == (refused if makes else ALLOW)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

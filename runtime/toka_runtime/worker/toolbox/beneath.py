@@ -70,7 +70,12 @@ def open_beneath(root_fd: int, parts: list[str], flags: int) -> int:
     if not parts:
         return os.open(".", flags, dir_fd=root_fd)
     if has_openat2():
-        return _openat2(root_fd, "/".join(parts), flags)
+        try:
+            return _openat2(root_fd, "/".join(parts), flags)
+        except OSError as error:
+            # The filter, which this process got after it was asked, refuses it.
+            if error.errno != errno.ENOSYS:
+                raise
     return _walk(root_fd, parts, flags)
 
 

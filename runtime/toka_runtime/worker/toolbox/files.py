@@ -121,7 +121,8 @@ def replace(folder_fd: int, name: str, path: str, data: bytes) -> bool:
                 if (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
                     with contextlib.suppress(PermissionError):
                         os.fchown(fd, existing.st_uid, existing.st_gid)
-                os.fchmod(fd, stat.S_IMODE(existing.st_mode))
+                # Without set-uid and set-gid: whoever may write a program does not get its owner's rights for it.
+                os.fchmod(fd, existing.st_mode & 0o1777)
         finally:
             os.close(fd)
         os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
