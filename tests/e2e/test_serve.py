@@ -88,13 +88,15 @@ def test_the_verbs_do_what_they_say_and_prove_it(tmp_path: Path) -> None:
         rows = shell.rows()
         assert {row["state"] for row in rows.values()} == {"paused"}
         assert "alpha: resumed" in shell("resume", "alpha")
-        killed = shell.json("kill", "--all", "--reason", "the drill")
-        assert [answer["ok"] for answer in killed] == [True, True]
+        killed = {answer["agent"]: answer["ok"] for answer in shell.json("kill", "--all", "--reason", "the drill")}
+        # The one that goes on may have come to its end before.
+        assert killed in ({"alpha": True, "beta": True}, {"beta": True})
         assert not alive({row["pid"] for row in rows.values()})
-        assert {row["state"] for row in shell.rows().values()} == {"killed"}
+        states = {name: row["state"] for name, row in shell.rows().items()}
+        assert states == {"alpha": "killed" if "alpha" in killed else "completed", "beta": "killed"}
         handled = [event["event"] for event in shell.json("events", "--kind", "command.handled")]
-        assert [event["name"] for event in handled][-2:] == ["agent.kill", "agent.kill"]
-        assert {event["reason"] for event in handled[-2:]} == {"the drill"}
+        assert {event["name"] for event in handled[-len(killed) :]} == {"agent.kill"}
+        assert {event["reason"] for event in handled[-len(killed) :]} == {"the drill"}
         assert all("(cli) [" in event["actor"] for event in handled)
         assert "AGENT" in shell("top", "-n", "1")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -56,9 +56,9 @@ def proceeds(pids: list[int]) -> dict[int, int]:
     """Processor time that each has used, in ticks, with the switches: what a frozen process never gains."""
     found: dict[int, int] = {}
     for pid in pids:
-        status = Path(f"/proc/{pid}/status")
-        if status.exists():
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        with suppress(FileNotFoundError, ProcessLookupError):  # some come and go
+            text = Path(f"/proc/{pid}/status").read_text()
+            lines = dict(line.split(":", 1) for line in text.splitlines())
             found[pid] = int(lines["voluntary_ctxt_switches"]) + int(lines["nonvoluntary_ctxt_switches"])
     return found
 
