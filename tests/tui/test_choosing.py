@@ -18,12 +18,13 @@ from toka_console.dialogs.confirm import ConfirmDialog
 from toka_console.marks import Marks
 from toka_console.panes.ordering import Ordering, Sort, in_order
 from toka_console.place import Place
-from toka_console.views import Views, load, save, text_of
+from toka_console.views import Views, load, text_of
 from toka_runtime.protocol import events as ev
 from toka_runtime.protocol.ids import AgentName
 from toka_runtime.protocol.spec import Dependency
 from toka_runtime.protocol.states import AgentState
 from toka_runtime.protocol.usage import HostUsage, ResourceLimits
+from toka_runtime.whole_file import replace_file
 
 BUILD, PAUSED, FAILED = "build-system-stabilization", "testing-infrastructure", "kernel-events-enhancement"
 SECURITY, PERFORMANCE = "security-extension", "performance-observability"
@@ -225,7 +226,7 @@ def test_views_come_back_as_they_were(sorts: dict[str, Sort], sizes: dict[str, i
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "views.json"
-        save(text_of(Views(sorts, sizes, costs)), file)
+        replace_file(file, text_of(Views(sorts, sizes, costs)).encode())
         assert load(file) == (Views(sorts, sizes, costs), "")
 
 

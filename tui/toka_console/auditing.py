@@ -74,8 +74,8 @@ async def _export(app: ConsoleApp, path: Path) -> None:
     from toka_console.format import record_page
     from toka_console.panes.trail_table import matching
     from toka_console.trail import KINDS, record_of
-    from toka_runtime.client.whole_file import write_new
     from toka_runtime.protocol.commands import ReadEvents
+    from toka_runtime.whole_file import write_new
 
     bridge, chosen = app.bridge, app.session.filter("timeline")
     if bridge is None:

@@ -76,9 +76,9 @@ def _scope(app: ConsoleApp, context: Context) -> AgentKey | None:
 async def _export(app: ConsoleApp, bridge: Bridge, path: Path, scope: AgentKey | None) -> None:
     """What the log has, nothing cut: `.txt` what was printed, anything else JSON lines of every event. What the runtime
     itself did not keep, because it came too fast, is told."""
-    from toka_runtime.client.whole_file import new_file
     from toka_runtime.protocol.codec import encode
     from toka_runtime.protocol.events import OutputAppended
+    from toka_runtime.whole_file import new_file
 
     digest, written, count, lost = hashlib.sha256(), 0, 0, 0
     plain = path.suffix == ".txt"

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from toka_console.views import save
-
 LineKind = Literal["command", "filter"]
 MAX_LINES, MAX_LENGTH, MAX_BYTES = 200, 500, 1 << 20
 
@@ -48,9 +46,11 @@ class Typed:
         """Write all lines, readable by nobody else. Why it could not; "" when it could."""
         if self._file is None:
             return ""
+        from toka_runtime.whole_file import replace_file
+
         async with self._writing:
             try:
-                await asyncio.to_thread(save, json.dumps(self.lines, indent=1), self._file)
+                await asyncio.to_thread(replace_file, self._file, json.dumps(self.lines, indent=1).encode())
             except OSError as error:
                 return f"{self._file} cannot be written: {error}"
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -77,19 +76,6 @@ def text_of(views: Views) -> str:
     return json.dumps({"sorts": sorts, "sizes": views.sizes, "costs": views.costs}, indent=1) + "\n"
 
 
-def save(text: str, path: Path) -> None:
-    """Replace the file as a whole; only its owner may read it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
-            file.write(text)
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-
-
 class ViewsFile:
     """Reads the views at the start, and writes them after each change, one write at a time."""
 
@@ -114,10 +100,12 @@ class ViewsFile:
     async def _write(self) -> None:
         import asyncio
 
+        from toka_runtime.whole_file import replace_file
+
         try:
             while self._changed:
                 self._changed = False
-                await asyncio.to_thread(save, text_of(self._session.views), self._path)
+                await asyncio.to_thread(replace_file, self._path, text_of(self._session.views).encode())
         except OSError as error:
             self._session.say(f"how you see things is not kept: {self._path}: {error.strerror}", "warn")
         finally:

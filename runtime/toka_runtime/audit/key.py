@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from toka_runtime.audit.chain import Head, statement
 from toka_runtime.errors import StoreError
+from toka_runtime.whole_file import replace_file, write_new
 
 KEY_FILE = "audit.key"
 PUBLIC_FILE = "audit.pub"
@@ -87,15 +88,10 @@ class AuditKey:
         sealing, signing = secrets.token_bytes(_SECRET_BYTES), secrets.token_bytes(_SECRET_BYTES)
         key = cls(sealing, signing)
         text = json.dumps({"hmac": sealing.hex(), "ed25519": signing.hex()})
-        path, draft = folder / KEY_FILE, folder / f"{KEY_FILE}.new"
+        path = folder / KEY_FILE
         try:
-            draft.unlink(missing_ok=True)
-            # Linked into place when it is whole: a crash leaves no half key.
-            _write_new(draft, text)
-            os.link(draft, path)
-            draft.unlink()
-            (folder / PUBLIC_FILE).unlink(missing_ok=True)
-            _write_new(folder / PUBLIC_FILE, f"{key.public}\n")
+            write_new(path, text.encode())
+            replace_file(folder / PUBLIC_FILE, f"{key.public}\n".encode())
         except OSError as error:
             raise StoreError(
                 f"cannot make the audit key {path}: {error.strerror}", hint="check the folder's disk and permissions"
@@ -117,11 +113,3 @@ def _secret(text: Any) -> bytes:
     if len(raw) != _SECRET_BYTES:
         raise ValueError("wrong length")
     return raw
-
-
-def _write_new(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

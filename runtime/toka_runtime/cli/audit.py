@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,6 +28,7 @@ from toka_runtime.protocol.capability import Layer
 from toka_runtime.store.chain_rows import begin_of, read_checkpoints, read_dropped, read_records, stored_head
 from toka_runtime.store.proof import chained, database_of, open_proof, verify_log
 from toka_runtime.store.rows import decode_row, to_micros
+from toka_runtime.whole_file import new_file
 
 _TOLD_MOST = 20
 
@@ -234,30 +234,23 @@ def _export(place: Path, args: argparse.Namespace) -> int:
             f"the log {path} is not good, and is not signed for: {report.problems[0].message}",
             hint="keep a copy of the whole folder as evidence",
         )
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file, closing(open_proof(path)) as connection:
-            connection.execute("BEGIN")
-            begin = begin_of(connection) if chained(connection) else None
-            head, _ = stored_head(connection) if begin is not None else (None, b"")
-            if begin is None or head is None:
-                raise StoreError(f"the log {path} has no hash chain", hint="see `toka-runtime audit verify`")
-            wanted, writer = Wanted.of(args), ExportWriter(file, key)
-            for point in read_checkpoints(connection):
-                writer.checkpoint(point)
-            for dropped in read_dropped(connection):
-                writer.dropped(dropped)
-            for record, hashed in read_records(connection):
-                if record in wanted:
-                    writer.record(record, hashed)
-                else:
-                    writer.omit(record.seq, hashed)
-            writer.end(Head(begin.seq, begin.hash))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        output.unlink()
-        raise
+    with new_file(output) as file, closing(open_proof(path)) as connection:
+        connection.execute("BEGIN")
+        begin = begin_of(connection) if chained(connection) else None
+        head, _ = stored_head(connection) if begin is not None else (None, b"")
+        if begin is None or head is None:
+            raise StoreError(f"the log {path} has no hash chain", hint="see `toka-runtime audit verify`")
+        wanted, writer = Wanted.of(args), ExportWriter(file, key)
+        for point in read_checkpoints(connection):
+            writer.checkpoint(point)
+        for dropped in read_dropped(connection):
+            writer.dropped(dropped)
+        for record, hashed in read_records(connection):
+            if record in wanted:
+                writer.record(record, hashed)
+            else:
+                writer.omit(record.seq, hashed)
+        writer.end(Head(begin.seq, begin.hash))
     print(f"{counted(writer.records, 'record')} in {_ascii(clean(str(output)))}; check it with: audit verify FILE")
     return ExitCode.OK
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from toka_runtime import paths
-from toka_runtime.client.whole_file import replace_file
 from toka_runtime.errors import UsageError
 from toka_runtime.protocol.ids import AgentName, HostId
 from toka_runtime.protocol.model import Model
+from toka_runtime.whole_file import replace_file
 
 MAX_BYTES = 8 * 1024 * 1024
 ACTS_MOST = 2_000

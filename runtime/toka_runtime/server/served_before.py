@@ -16,6 +16,7 @@ from typing import Any
 from toka_runtime import paths
 from toka_runtime.client.endpoint import SOCKET_NAME, connected
 from toka_runtime.errors import UsageError
+from toka_runtime.whole_file import replace_file
 
 FILE_NAME, LOG_NAME = "served.json", "serve.log"
 READY_S, POLL_S = 30.0, 0.05
@@ -26,10 +27,7 @@ def remember(state_dir: Path, words: Sequence[str], provider: str) -> None:
     """Keep the command line (without the program), the folder it was given in, and which provider came of it: started
     again without its credential, a runtime fails instead of rehearsing. Mode 0600. Raises OSError."""
     kept = {"words": list(words), "cwd": str(Path.cwd()), "provider": provider}
-    new = state_dir / f".{FILE_NAME}.{os.getpid()}"
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        json.dump(kept, file)
-    new.replace(state_dir / FILE_NAME)
+    replace_file(state_dir / FILE_NAME, json.dumps(kept).encode())
 
 
 def serve_again(state_dir: Path | None) -> Path:

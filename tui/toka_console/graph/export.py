@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from toka_console.graph.critical import Critical, critical_path
 from toka_console.graph.dag import Dag, build
-from toka_runtime.client.whole_file import write_new
 from toka_runtime.errors import UsageError
 from toka_runtime.protocol.ids import AgentName, HostId
 from toka_runtime.protocol.snapshot import AgentView
+from toka_runtime.whole_file import write_new
 
 SUFFIXES = (".mmd", ".json")
 Graphs = Mapping[HostId, Mapping[AgentName, AgentView]]

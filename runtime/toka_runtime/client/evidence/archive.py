@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from toka_runtime.client.whole_file import new_file
+from toka_runtime.whole_file import new_file
 
 MANIFEST = "MANIFEST.json"
 FORMAT = "toka-evidence"
