@@ -104,9 +104,7 @@ class Gate:
     ) -> None:
         """`emit` returns when an event is durable and raises StoreError when it cannot be. `timeout_s` is what a
         command gets that asks for no time of its own. Without `approvals` what is not covered is denied at once."""
-        self.rights = rights
-        self._narrowed = False
-        """The rights are less than those that the agent's process was started with."""
+        self.rights = self._started_with = rights
         self._cut = asyncio.Event()
         """Set when the calls that were begun before have to end."""
         self._why = ""
@@ -173,7 +171,7 @@ class Gate:
     async def narrow(self, rights: Rights, why: str) -> None:
         """Less rights from now on: whatever begins is decided, and held by the kernel, by these; calls in progress are
         ended. Returns when they are, or after `CUT_S` (those of a frozen tree end when it goes on)."""
-        self.rights, self._narrowed = rights, True
+        self.rights = rights
         self._why, cut, self._cut = why, self._cut, asyncio.Event()
         cut.set()
         if self._open:
@@ -199,7 +197,7 @@ class Gate:
             return _answer(refused, "denied")
         try:
             if self._approvals is None or not used:
-                own = self.rights if self._narrowed else None
+                own = self.rights if self.rights is not self._started_with else None
                 return await self._unless(cut, lambda: self._run(prepared, place, own))
             granted = self._approvals.grants.widened(self.rights, used)
             return await self._approvals.grants.carry_out(

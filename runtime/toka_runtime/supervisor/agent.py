@@ -63,6 +63,7 @@ class Agent:
     def __init__(self, services: Services, spec: AgentSpec, rights: Rights) -> None:
         self.spec = spec
         self.rights = rights
+        """From the next run on; `narrow` changes those of the run that goes on."""
         self.state = AgentState.PENDING
         self.reason = StopReason.NONE
         self.detail = ""
@@ -112,10 +113,10 @@ class Agent:
     def name(self) -> AgentName:
         return self.spec.name
 
-    async def limit_rights(self, rights: Rights, why: str = "") -> None:
-        """Have these rights from the next run on; `why` (what was taken away): from now on."""
+    async def narrow(self, rights: Rights, why: str) -> None:
+        """Have less rights from now on. `why`: what was taken away."""
         self.rights = rights
-        if why and self._narrow is not None:
+        if self._narrow is not None:
             await self._narrow(rights, why)
 
     # -- what the scheduler does ----------------------------------------------------------------------------------

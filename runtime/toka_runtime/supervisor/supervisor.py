@@ -66,7 +66,6 @@ from toka_runtime.supervisor.recovery import Recovery
 from toka_runtime.supervisor.reports import Reporter
 from toka_runtime.supervisor.scheduler import Candidate, schedule
 from toka_runtime.supervisor.services import Services
-from toka_runtime.supervisor.withdrawals import rights_left
 from toka_runtime.supervisor.workspace import Workspaces
 
 PROBE_AFTER_S = 0.5
@@ -237,9 +236,8 @@ class Supervisor:
                 ),
                 agent=spec.name,
             )
-            await self.agents[spec.name].limit_rights(
-                rights_left(spec, catalogue, self.services.state().agents[spec.name])
-            )
+            if withdrawn := self.services.state().agents[spec.name].withdrawn:
+                self.agents[spec.name].rights = compile_rights(spec, catalogue, withdrawn)
             if left is not None:
                 await self.agents[spec.name].take_up(left)
             for name in rights.unknown:

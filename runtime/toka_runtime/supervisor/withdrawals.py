@@ -6,20 +6,11 @@ What is taken away is kept with the agent's view, so that later runs, restarts a
 from __future__ import annotations
 
 from toka_runtime.errors import CommandRefused
-from toka_runtime.policy.catalogue import Catalogue
 from toka_runtime.policy.rules import compile_rights
-from toka_runtime.protocol.capability import Rights
 from toka_runtime.protocol.events import CapabilityRestored, CapabilityWithdrawn
-from toka_runtime.protocol.snapshot import AgentView
-from toka_runtime.protocol.spec import AgentSpec
 from toka_runtime.protocol.states import AgentState
 from toka_runtime.supervisor.agent import Agent
 from toka_runtime.supervisor.services import Services
-
-
-def rights_left(spec: AgentSpec, catalogue: Catalogue, view: AgentView | None) -> Rights:
-    """What the spec declares without what operators have withdrawn."""
-    return compile_rights(spec, catalogue, view.withdrawn if view is not None else ())
 
 
 async def withdraw(services: Services, agent: Agent, capability: str, actor: str) -> str:
@@ -31,7 +22,7 @@ async def withdraw(services: Services, agent: Agent, capability: str, actor: str
         held = ", ".join(view.capabilities) or "none"
         raise CommandRefused(f"no right of {agent.name} rests on {capability!r}", hint=f"it has: {held}")
     left = compile_rights(agent.spec, services.catalogue, {*view.withdrawn, capability})
-    await agent.limit_rights(left, capability)
+    await agent.narrow(left, capability)
     await services.store.append(
         CapabilityWithdrawn(capability=capability, actor=actor), agent=agent.name, run=agent.run
     )
@@ -46,5 +37,5 @@ async def restore(services: Services, agent: Agent, capability: str, actor: str)
         raise CommandRefused(f"{capability} was not withdrawn from {agent.name}")
     await services.store.append(CapabilityRestored(capability=capability, actor=actor), agent=agent.name, run=agent.run)
     kept = [name for name in view.withdrawn if name != capability]
-    await agent.limit_rights(compile_rights(agent.spec, services.catalogue, kept))
+    agent.rights = compile_rights(agent.spec, services.catalogue, kept)
     return f"the next run of {agent.name} has {capability} again"
