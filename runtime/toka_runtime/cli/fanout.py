@@ -8,16 +8,16 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
-from typing import TextIO
+from typing import Any, TextIO
 
 from toka_runtime.cli.exit_codes import FANOUT_FAILED, FANOUT_MOST, ExitCode, exit_code_of
 from toka_runtime.cli.render import clean, complaint, counted
 from toka_runtime.errors import TokaError
 
-Verb = Callable[[argparse.Namespace], Awaitable[int]]
+Verb = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 
 _HOST: ContextVar[str] = ContextVar("host")
 
@@ -25,12 +25,8 @@ _HOST: ContextVar[str] = ContextVar("host")
 def on_hosts(args: argparse.Namespace, verb: Verb) -> int:
     """Run an attached verb: on the one runtime that is meant, or on every host of `--host` side by side."""
     if args.host is None or len(args.host) == 1:
-        return asyncio.run(_awaited(verb(args)))
+        return asyncio.run(verb(args))
     return asyncio.run(_everywhere(args, verb))
-
-
-async def _awaited(work: Awaitable[int]) -> int:
-    return await work
 
 
 async def _everywhere(args: argparse.Namespace, verb: Verb) -> int:
