@@ -214,8 +214,6 @@ class _Observer:
         if call.flags is None:
             return 0
         flags = notification.arguments[call.flags]
-        if notification.name == "openat2":
-            flags = int.from_bytes(self._memory.read(notification.pid, flags, 8), "little")
         if flags & os.O_PATH:
             raise ValueError("no access, only a place")
         return flags & 0xFFFFFFFF

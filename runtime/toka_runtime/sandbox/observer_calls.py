@@ -37,7 +37,7 @@ class Call(NamedTuple):
     aarch64: int | None
     paths: tuple[PathArgument, ...] = ()
     flags: int | None = None
-    """Number of the argument with the flags of an open; in `openat2` it points to them."""
+    """Number of the argument with the flags of an open."""
     address: tuple[int, int] | None = None
     """Numbers of the arguments with a socket address and its length."""
 
@@ -46,7 +46,6 @@ CALLS = {
     "open": Call(2, None, (PathArgument(Act.OPEN, 0),), flags=1),
     "creat": Call(85, None, (PathArgument(Act.OPEN, 0),)),
     "openat": Call(257, 56, (PathArgument(Act.OPEN, 1, 0),), flags=2),
-    "openat2": Call(437, 437, (PathArgument(Act.OPEN, 1, 0),), flags=2),
     "execve": Call(59, 221, (PathArgument(Act.EXECUTE, 0),)),
     "execveat": Call(322, 281, (PathArgument(Act.EXECUTE, 1, 0),)),
     "truncate": Call(76, 45, (PathArgument(Act.TRUNCATE, 0),)),

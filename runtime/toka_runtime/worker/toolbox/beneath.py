@@ -73,9 +73,10 @@ def open_beneath(root_fd: int, parts: list[str], flags: int) -> int:
         try:
             return _openat2(root_fd, "/".join(parts), flags)
         except OSError as error:
-            # The filter, which this process got after it was asked, refuses it.
             if error.errno != errno.ENOSYS:
                 raise
+            # The filter, which this process got after it was asked, refuses it: ask again.
+            has_openat2.cache_clear()
     return _walk(root_fd, parts, flags)
 
 
