@@ -5,24 +5,10 @@ Those that change state freeze the target first; whatever a dialog shows later, 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from toka_console import (
-    answering,
-    auditing,
-    budgeting,
-    choosing,
-    controlling,
-    copying,
-    finding,
-    graphing,
-    hosting,
-    logging_keys,
-    measuring,
-    preserving,
-    responding,
-    themes,
-)
+from toka_console import themes
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
 from toka_console.handling import HANDLERS, Handler, handles
@@ -33,21 +19,24 @@ if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
 
 PARTS = (
-    answering,
-    auditing,
-    budgeting,
-    choosing,
-    controlling,
-    copying,
-    finding,
-    graphing,
-    hosting,
-    logging_keys,
-    measuring,
-    preserving,
-    responding,
+    "answering",
+    "auditing",
+    "budgeting",
+    "choosing",
+    "controlling",
+    "copying",
+    "finding",
+    "graphing",
+    "hosting",
+    "logging_keys",
+    "measuring",
+    "preserving",
+    "responding",
 )
 """Other modules of handlers: they register when they are imported."""
+
+for _part in PARTS:
+    importlib.import_module(f"toka_console.{_part}")
 
 # -- moving -------------------------------------------------------------------------------------------------------
 

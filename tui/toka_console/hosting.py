@@ -45,26 +45,16 @@ def attach(app: ConsoleApp, context: Context, argument: str) -> None:
 
 @handles("host.detach")
 def detach(app: ConsoleApp, context: Context, argument: str) -> None:
-    link = _link(app, argument, "detach")
-    if link is None:
-        return
-    if link.wanted.address == EMBEDDED:
-        app.say(f"{link.name} runs in this console: leaving it would end its agents; :quit does that", "warn")
-        return
-    app.links.detach(link)
-    app.say(f"detached from {link.name}; its agents go on")
+    if link := _far(app, argument, "detach", "leaving it would end its agents; :quit does that"):
+        app.links.detach(link)
+        app.say(f"detached from {link.name}; its agents go on")
 
 
 @handles("host.reconnect")
 def reconnect(app: ConsoleApp, context: Context, argument: str) -> None:
-    link = _link(app, argument, "reconnect")
-    if link is None:
-        return
-    if link.wanted.address == EMBEDDED:
-        app.say(f"{link.name} runs in this console: there is no link that could be made anew", "warn")
-        return
-    app.links.reconnect(link)
-    app.say(f"attaching {link.name} anew")
+    if link := _far(app, argument, "reconnect", "there is no link that could be made anew"):
+        app.links.reconnect(link)
+        app.say(f"attaching {link.name} anew")
 
 
 def _under_cursor(app: ConsoleApp) -> HostLink | None:
@@ -73,12 +63,16 @@ def _under_cursor(app: ConsoleApp) -> HostLink | None:
     return app.current.selected() if isinstance(app.current, HostsScreen) else None
 
 
-def _link(app: ConsoleApp, name: str, word: str) -> HostLink | None:
-    """The one that is named or under the cursor; says so when there is none."""
+def _far(app: ConsoleApp, name: str, word: str, embedded: str) -> HostLink | None:
+    """The one that is named or under the cursor; says so when there is none, or `embedded` when it is the console's
+    own."""
     found = app.links.find(name) if name else _under_cursor(app)
     if found is None:
         known = ", ".join(each.name for each in app.links.hosts)
         app.say(f"which host? :{word} takes one of {known}" if known else "there is no host", "warn")
+    elif found.wanted.address == EMBEDDED:
+        app.say(f"{found.name} runs in this console: {embedded}", "warn")
+        return None
     return found
 
 

@@ -39,11 +39,7 @@ def chosen(app: ConsoleApp, context: Context, *, named: bool) -> tuple[AgentKey,
         pinned = [AgentKey(pin.host, pin.agent) for pin in incidents.current.agents]
         return tuple(key for key in pinned if context.state is not None and key in context.state.agents)
     if not named and context.screen in ("denials", "call"):
-        from toka_console.screens.denials import DenialsScreen
-
-        screen = app.current
-        denial = screen.table.selected() if isinstance(screen, DenialsScreen) else app.session.call
-        return (denial.key,) if denial is not None else ()
+        return (context.denial.key,) if context.denial is not None else ()
     return (context.focus,) if context.entry is not None and context.focus is not None else ()
 
 
