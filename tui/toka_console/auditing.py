@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toka_console.actions import Context
+from toka_console.exporting import told, write_pages
 from toka_console.format.units import plural, size
 from toka_console.handling import handles
 
 if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
+    from toka_console.bridge import Bridge
     from toka_console.screens.timeline import TimelineScreen
 
 EXPORT_PAGE = 2_000
@@ -65,36 +67,27 @@ def export(app: ConsoleApp, context: Context, argument: str) -> None:
     """Without a file: the line, begun."""
     if not argument:
         app.current.open_line("command", "export-timeline ")
-    elif app.bridge is not None:
-        app.bridge.spawn(_export(app, Path(argument).expanduser()), "export of the timeline")
+    elif (bridge := app.bridge) is not None:
+        path = Path(argument).expanduser()
+        bridge.spawn(told(app, path, _export(app, bridge, path)), "export of the timeline")
 
 
-async def _export(app: ConsoleApp, path: Path) -> None:
+async def _export(app: ConsoleApp, bridge: Bridge, path: Path) -> tuple[str, str]:
     """All records that the filter lets through, from the log itself, as JSON lines."""
+    async with aclosing(_records(app, bridge)) as pages:
+        done = await write_pages(path, pages)
+    facts = f"{plural(done.records, 'record')}, {size(done.bytes)}, sha256 {done.digest[:16]}…"
+    return f"wrote {path}: {facts}", "info"
+
+
+async def _records(app: ConsoleApp, bridge: Bridge) -> AsyncGenerator[list[bytes]]:
     from toka_console.format import record_page
     from toka_console.panes.trail_table import matching
     from toka_console.trail import KINDS, record_of
     from toka_runtime.protocol.commands import ReadEvents
-    from toka_runtime.whole_file import write_new
 
-    bridge, chosen = app.bridge, app.session.filter("timeline")
-    if bridge is None:
-        return
-    lines: list[str] = []
-    after, more = 0, True
-    while more:
-        found, more = await bridge.read_page(ReadEvents(after_seq=after, kinds=KINDS, limit=EXPORT_PAGE))
-        records = [record_of(envelope) for envelope in found]
-        lines += [record_page.as_json(each) for each in matching(records, chosen, app.session.now())]
-        after = found[-1].seq if found else after
-        more = more and bool(found)
-    data = "".join(line + "\n" for line in lines).encode()
-    try:
-        await asyncio.to_thread(write_new, path, data)
-    except FileExistsError:
-        app.say(f"{path} is there already; nothing was written", "bad")
-    except OSError as error:
-        app.say(f"{path} cannot be written: {error.strerror or error}", "bad")
-    else:
-        digest = hashlib.sha256(data).hexdigest()
-        app.say(f"wrote {path}: {plural(len(lines), 'record')}, {size(len(data))}, sha256 {digest[:16]}…")
+    chosen = app.session.filter("timeline")
+    async with aclosing(bridge.pages(ReadEvents(kinds=KINDS, limit=EXPORT_PAGE))) as pages:
+        async for page in pages:
+            shown = matching(map(record_of, page), chosen, app.session.now())
+            yield [f"{record_page.as_json(each)}\n".encode() for each in shown]

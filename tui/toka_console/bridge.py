@@ -10,7 +10,7 @@ import asyncio
 import getpass
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, cast
 
 from toka_console.clean import clean, clean_text
@@ -346,6 +346,16 @@ class Bridge:
 
     async def _read(self, read: ReadEvents) -> list[ev.Envelope]:
         return (await self.read_page(read))[0]
+
+    async def pages(self, read: ReadEvents) -> AsyncGenerator[list[ev.Envelope]]:
+        """All that `read` asks for, oldest first, as `read_page` gives it."""
+        more = True
+        while more:
+            page, more = await self.read_page(read)
+            if not page:
+                return
+            yield page
+            read = read.model_copy(update={"after_seq": page[-1].seq})
 
     async def read_page(self, read: ReadEvents) -> tuple[list[ev.Envelope], bool]:
         """Clean events of the log, and whether there are more. Raises ProtocolError when it cannot be read."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toka_console import clipboard
 from toka_console.actions import Context
+from toka_console.exporting import told, write_pages
 from toka_console.format.units import plural, size
 from toka_console.handling import handles
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from toka_console.app import ConsoleApp
     from toka_console.bridge import Bridge
     from toka_console.identity import AgentKey
-    from toka_runtime.protocol.events import Envelope, OutputAppended
+    from toka_runtime.protocol.events import OutputAppended
 
 EXPORT_PAGE = 1_000
 
@@ -63,8 +62,9 @@ def export(app: ConsoleApp, context: Context, argument: str) -> None:
     """Without a file: the line, begun."""
     if not argument:
         app.current.open_line("command", "export ")
-    elif app.bridge is not None:
-        app.bridge.spawn(_export(app, app.bridge, Path(argument).expanduser(), _scope(app, context)), "export")
+    elif (bridge := app.bridge) is not None:
+        path = Path(argument).expanduser()
+        bridge.spawn(told(app, path, _export(bridge, path, _scope(app, context))), "export")
 
 
 def _scope(app: ConsoleApp, context: Context) -> AgentKey | None:
@@ -73,53 +73,33 @@ def _scope(app: ConsoleApp, context: Context) -> AgentKey | None:
     return app.current.logs.scope if isinstance(app.current, LogsScreen) else context.focus
 
 
-async def _export(app: ConsoleApp, bridge: Bridge, path: Path, scope: AgentKey | None) -> None:
+async def _export(bridge: Bridge, path: Path, scope: AgentKey | None) -> tuple[str, str]:
     """What the log has, nothing cut: `.txt` what was printed, anything else JSON lines of every event. What the runtime
     itself did not keep, because it came too fast, is told."""
     from toka_runtime.protocol.codec import encode
+    from toka_runtime.protocol.commands import ReadEvents
     from toka_runtime.protocol.events import OutputAppended
-    from toka_runtime.whole_file import new_file
 
-    digest, written, count, lost = hashlib.sha256(), 0, 0, 0
-    plain = path.suffix == ".txt"
-    try:
-        with new_file(path) as file:
-            async with aclosing(_pages(bridge, scope)) as pages:
-                async for page in pages:
-                    printed = [event for each in page if isinstance(event := each.event, OutputAppended)]
-                    lost += sum(event.dropped_bytes for event in printed)
-                    if plain:
-                        pieces = [_printed(event) for event in printed]
-                    else:
-                        pieces = [encode(each) + b"\n" for each in page]
-                    data = b"".join(pieces)
-                    await asyncio.to_thread(file.write, data)
-                    digest.update(data)
-                    written, count = written + len(data), count + len(pieces)
-    except FileExistsError:
-        app.say(f"{path} is there already; nothing was written", "bad")
-    except OSError as error:
-        app.say(f"{path} cannot be written: {error.strerror or error}", "bad")
-    else:
-        of = scope.name if scope is not None else "all agents"
-        less = f"{size(lost)} came too fast and were not kept; " if lost else ""
-        told = f"wrote {path}: {plural(count, 'record')} of {of}, {size(written)}, sha256 {digest.hexdigest()}"
-        app.say(less + told, "warn" if less else "info")
+    lost = 0
+
+    async def records() -> AsyncGenerator[list[bytes]]:
+        nonlocal lost
+        read = ReadEvents(agent=scope.name if scope is not None else None, limit=EXPORT_PAGE)
+        async with aclosing(bridge.pages(read)) as pages:
+            async for page in pages:
+                printed = [event for each in page if isinstance(event := each.event, OutputAppended)]
+                lost += sum(event.dropped_bytes for event in printed)
+                whole = path.suffix != ".txt"
+                yield [encode(each) + b"\n" for each in page] if whole else [_printed(event) for event in printed]
+
+    async with aclosing(records()) as pages:
+        done = await write_pages(path, pages)
+    of = scope.name if scope is not None else "all agents"
+    less = f"{size(lost)} came too fast and were not kept; " if lost else ""
+    facts = f"{plural(done.records, 'record')} of {of}, {size(done.bytes)}, sha256 {done.digest}"
+    return f"{less}wrote {path}: {facts}", "warn" if less else "info"
 
 
 def _printed(event: OutputAppended) -> bytes:
     note = f"\n⋯ {event.dropped_bytes:,} bytes came too fast and were not kept ⋯\n" if event.dropped_bytes else ""
     return (event.text + note).encode()
-
-
-async def _pages(bridge: Bridge, scope: AgentKey | None) -> AsyncGenerator[list[Envelope]]:
-    from toka_runtime.protocol.commands import ReadEvents
-
-    after, more = 0, True
-    while more:
-        read = ReadEvents(after_seq=after, agent=scope.name if scope is not None else None, limit=EXPORT_PAGE)
-        found, more = await bridge.read_page(read)
-        if not found:
-            return
-        yield found
-        after = found[-1].seq

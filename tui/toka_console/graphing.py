@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from toka_console.actions import Context
 from toka_console.dialogs.confirm import Question
+from toka_console.exporting import told
 from toka_console.format.units import plural, size
 from toka_console.handling import handles
 from toka_runtime.errors import UsageError
@@ -111,18 +112,12 @@ def export(app: ConsoleApp, context: Context, argument: str) -> None:
     if app.bridge is not None:
         state = app.session.known
         fleets = {host: dict(entry.fleet.agents) for host, entry in state.hosts.items()}
-        app.bridge.spawn(_write(app, path, fleets), "export of the graph")
+        app.bridge.spawn(told(app, path, _write(path, fleets)), "export of the graph")
 
 
-async def _write(app: ConsoleApp, path: Path, fleets: Graphs) -> None:
+async def _write(path: Path, fleets: Graphs) -> tuple[str, str]:
     from toka_console.graph import export as files
 
-    try:
-        done = await asyncio.to_thread(files.export, path, fleets)
-    except FileExistsError:
-        app.say(f"{path} is there already; nothing was written", "bad")
-    except OSError as error:
-        app.say(f"{path} cannot be written: {error.strerror or error}", "bad")
-    else:
-        counts = f"{plural(done.agents, 'agent')}, {plural(done.edges, 'edge')}, {size(done.bytes)}"
-        app.say(f"wrote {path}: {counts}, sha256 {done.digest[:16]}…")
+    done = await asyncio.to_thread(files.export, path, fleets)
+    counts = f"{plural(done.agents, 'agent')}, {plural(done.edges, 'edge')}, {size(done.bytes)}"
+    return f"wrote {path}: {counts}, sha256 {done.digest[:16]}…", "info"

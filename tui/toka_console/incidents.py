@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,13 +118,13 @@ class Incidents:
 
         try:
             for bridge, after in behind.items():
-                head, more = bridge.state.hosts[bridge.host].fleet.seq, True
-                while more:
-                    read = ReadEvents(after_seq=after, before_seq=head + 1, kinds=KINDS, limit=PAGE)
-                    found, more = await bridge.read_page(read)
-                    after = found[-1].seq if more and found else head
-                    self._learn(incident, bridge.host, found, after)
-                    more = more and bool(found)
+                head = bridge.state.hosts[bridge.host].fleet.seq
+                read = ReadEvents(after_seq=after, before_seq=head + 1, kinds=KINDS, limit=PAGE)
+                async with aclosing(bridge.pages(read)) as pages:
+                    async for found in pages:
+                        self._learn(incident, bridge.host, found, found[-1].seq)
+                # What lies between is none of its kinds.
+                self._learn(incident, bridge.host, [], head)
         except TokaError as error:
             # A lost link is shown by itself, and the log is read on when it is back.
             self._session.say(clean(f"what is done about the incident cannot be read: {error.message}"), "warn")
