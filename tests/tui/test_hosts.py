@@ -15,12 +15,16 @@ from fakes.clock import FakeClock
 from fakes.console import Console, console
 from toka_console import host_names, options
 from toka_console.format.host_page import skew
+from toka_console.identity import AgentKey
+from toka_console.panes.logs import LogsPane
 from toka_console.settings import HostSettings
 from toka_runtime.client import ssh
 from toka_runtime.client.base import Link, LinkState
 from toka_runtime.client.questions import OfferedKey, Questions
 from toka_runtime.errors import LinkDown, LinkRefused
 from toka_runtime.protocol import commands as cmd
+from toka_runtime.protocol import events as ev
+from toka_runtime.protocol.ids import AgentName
 
 ART = "+--[ED25519]--+\n|   .o+E      |\n+-------------+"
 KEY = OfferedKey("web1", "ssh-ed25519", "SHA256:abcDEF", "web1 ssh-ed25519 AAAA", ART)
@@ -129,6 +133,30 @@ async def test_freezing_everything_tells_each_host_of_its_own_agents(monkeypatch
             (sent,) = client.commands
             assert isinstance(sent, cmd.PauseFleet)
             assert set(sent.agents) <= set(client.state.agents)
+
+
+async def test_the_log_of_an_agent_is_exported_from_its_own_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = await far()
+
+    async def attach(name: str, questions: Questions) -> FakeRuntimeClient:
+        return client
+
+    async with many(monkeypatch, attach, "a") as made:
+        await made.until(lambda: len(hosts_of(made)) == 2, "both hosts")
+        name = fleet.NAMES[0][0]
+        client.emit(ev.OutputAppended(stream=ev.Stream.STDOUT, text="only there\n"), name)
+        link = made.app.links.find("a")
+        assert link is not None
+        assert link.host is not None
+        await made.press("4")
+        logs = made.app.current.query_one(LogsPane)
+        logs.scope = AgentKey(link.host, AgentName(name))
+        made.app.session.focus = None
+        made.app.perform("logs.export", str(tmp_path / "log.txt"))
+        await made.until((tmp_path / "log.txt").exists, "the file")
+        assert "only there" in (tmp_path / "log.txt").read_text()
 
 
 async def test_a_host_that_refuses_is_a_row_with_the_reason_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,9 +62,11 @@ def export(app: ConsoleApp, context: Context, argument: str) -> None:
     """Without a file: the line, begun."""
     if not argument:
         app.current.open_line("command", "export ")
-    elif (bridge := app.bridge) is not None:
-        path = Path(argument).expanduser()
-        bridge.spawn(told(app, path, _export(bridge, path, _scope(app, context))), "export")
+        return
+    scope, path = _scope(app, context), Path(argument).expanduser()
+    bridge = app.links.bridge_of(scope.host) if scope is not None else app.bridge
+    if bridge is not None:
+        bridge.spawn(told(app, path, _export(bridge, path, scope)), "export")
 
 
 def _scope(app: ConsoleApp, context: Context) -> AgentKey | None:
